@@ -1,0 +1,72 @@
+package storage
+
+import (
+	"io"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestNowaitOfAColdFile throws the file out of memory. A file system in memory
+// keeps it all the same; elsewhere the read would wait, and does not once the
+// bytes are there again.
+func TestNowaitOfAColdFile(t *testing.T) {
+	const size = 1 << 20
+	created, err := OS.Create(filepath.Join(t.TempDir(), "a"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := created.(*osFile)
+	defer f.Close()
+	buf := make([]byte, size)
+	if _, err := f.WriteAt(buf, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	n, err := f.ReadAtNowait(buf, 0)
+	t.Logf("cold: %d bytes, %v", n, err)
+	if (n != 0 || err != ErrWouldBlock) && (n != size || err != nil) {
+		t.Errorf("ReadAtNowait = %d, %v", n, err)
+	}
+	if _, err := f.ReadAt(buf, 0); err != nil {
+		t.Fatal(err)
+	}
+	if f.noNowait.Load() {
+		t.Skip("the file system has no RWF_NOWAIT")
+	}
+	if n, err := f.ReadAtNowait(buf, 0); n != size || err != nil {
+		t.Errorf("of a warm file: ReadAtNowait = %d, %v", n, err)
+	}
+	if n, err := f.ReadAtNowait(buf, 10); n != size-10 || err != io.EOF {
+		t.Errorf("across the end: ReadAtNowait = %d, %v", n, err)
+	}
+}
+
+func TestDescriptorFlags(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a")
+	created, err := OS.Create(name, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer created.Close()
+	opened, err := OS.Open(name, ReadWrite|NoFollow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	for _, f := range []File{created, opened} {
+		fd := uintptr(f.(*osFile).fd)
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("a child would inherit it: flags %#x, %v", flags, err)
+		}
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("O_NONBLOCK stays: flags %#x, %v", flags, err)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package vhd
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/storage"
+	"github.com/vhdmount/vhdmount/core/vhd/format"
+)
+
+const (
+	// growBlocks is how many blocks the file grows by at a time, within
+	// maxGrow bytes: each time costs a sync.
+	growBlocks = 64
+	maxGrow    = 256 << 20
+	// dataAlign is where a new block's data begins, in bytes: on a page, as
+	// tapdisk places it.
+	dataAlign = 4096
+)
+
+// allocator hands out space for new blocks. All that it hands out is known to
+// read as zeros and to be so on stable storage, whatever crash comes: so a new
+// block's BAT entry may become stable before its data, for what the crash
+// leaves reads as zeros, which is what the block was (on a differencing disk:
+// its bitmap reads as zeros, so the parent shows).
+//
+// The file is grown ahead of need: extended, the footer written at its new
+// end, the old footer's sector zeroed, all synced, and only then used. A
+// reader that comes by a crash in between has the footer's copy at the start.
+type allocator struct {
+	layer *layer
+	align int64 // of a block's data, bytes
+
+	// mu guards next, limit, free and retired. It is a leaf; no I/O is done
+	// under it.
+	mu      sync.Mutex
+	next    int64   // bytes: the end of the last block
+	limit   int64   // bytes: up to where the file is stable zeros from next on
+	free    []int64 // offsets of blocks given up that are stable zeros now
+	retired []int64 // offsets of blocks given up since the last commit
+
+	// growMu serialises grow. What follows is guarded by it.
+	growMu sync.Mutex
+	grown  bool  // the file was grown since open, and must be cut back
+	most   int64 // bytes: the size beyond which no disk of this size needs to grow
+}
+
+func (a *allocator) init(l *layer, readOnly bool) {
+	a.layer = l
+	if readOnly {
+		return
+	}
+	a.align = min(dataAlign, l.blocks.blockSize)
+	a.next = l.dataEnd()
+	a.limit = a.next
+	unallocated := l.blocks.count - l.blocks.allocated()
+	a.most = a.next + unallocated*roundUp(l.blocks.stride(), a.align) + dataAlign
+}
+
+// take hands out the offset of a block's bitmap, if there is space.
+func (a *allocator) take() (int64, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n := len(a.free); n > 0 {
+		off := a.free[n-1]
+		a.free = a.free[:n-1]
+		return off, true
+	}
+	off := a.place(a.next)
+	if off+a.layer.blocks.stride() > a.limit {
+		return 0, false
+	}
+	a.next = off + a.layer.blocks.stride()
+	return off, true
+}
+
+// place is the first offset from end on where a block can begin.
+func (a *allocator) place(end int64) int64 {
+	bitmap := a.layer.blocks.bitmapSize
+	return roundUp(end+bitmap, a.align) - bitmap
+}
+
+// retire gives a block's space back; it can be used again after the next
+// commit.
+func (a *allocator) retire(off int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retired = append(a.retired, off)
+}
+
+func (a *allocator) takeRetired() []int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.retired
+	a.retired = nil
+	return list
+}
+
+func (a *allocator) addFree(list []int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.free = append(a.free, list...)
+}
+
+// allocate is the offset of a new block's bitmap, growing the file if it must.
+func (m *Image) allocate() (int64, error) {
+	for {
+		if off, ok := m.alloc.take(); ok {
+			return off, nil
+		}
+		if err := m.grow(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// grow extends the file by some blocks of stable zeros; by one where that is
+// refused for lack of room.
+func (m *Image) grow() error {
+	a := &m.alloc
+	a.growMu.Lock()
+	defer a.growMu.Unlock()
+	a.mu.Lock()
+	next, limit := a.next, a.limit
+	a.mu.Unlock()
+	need := a.place(next) + a.layer.blocks.stride()
+	if need <= limit {
+		return nil // another did it meanwhile
+	}
+	if need/format.SectorSize >= math.MaxUint32 {
+		return m.leaf.errorf("", fmt.Errorf("%w: the format's 2 TiB of file are used up", blockdev.ErrNoSpace))
+	}
+	if err := m.beforeFirstGrowth(); err != nil {
+		return err
+	}
+	stride := roundUp(a.layer.blocks.stride(), a.align)
+	ahead := need + min(growBlocks*stride, max(maxGrow, stride))
+	ahead = max(need, min(ahead, a.most, math.MaxUint32*int64(format.SectorSize)))
+	err := m.growTo(limit, ahead)
+	if errors.Is(err, storage.ErrNoSpace) && ahead > need {
+		err = m.growTo(limit, need)
+	}
+	return err
+}
+
+// beforeFirstGrowth makes sure of the footer's copy at the start of the file,
+// which is all there is while the one at the end moves.
+func (m *Image) beforeFirstGrowth() error {
+	a := &m.alloc
+	if a.grown {
+		return nil
+	}
+	if m.leaf.copyBad {
+		if err := m.writeFooter(0); err != nil {
+			return err
+		}
+		if err := m.sync(); err != nil {
+			return m.fail(err)
+		}
+	}
+	a.grown = true
+	return nil
+}
+
+// growTo moves the footer from one end of the file to another and syncs. What
+// is behind the old footer, left by a crash or by a growth that failed, is in
+// no block and not known to be zero: it is cut off first.
+func (m *Image) growTo(from, to int64) error {
+	f := m.leaf.file
+	size, err := f.Size()
+	if err == nil && size > from+format.FooterSize {
+		err = f.Truncate(from + format.FooterSize)
+	}
+	if err != nil {
+		return m.ioError("growing the file", err)
+	}
+	if err := f.Truncate(to + format.FooterSize); err != nil {
+		return m.ioError("growing the file", err)
+	}
+	if err := m.writeFooter(to); err != nil {
+		return err
+	}
+	var zeros [format.FooterSize]byte
+	if _, err := f.WriteAt(zeros[:], from); err != nil {
+		return m.ioError("growing the file", err)
+	}
+	if err := m.sync(); err != nil {
+		return m.fail(err)
+	}
+	m.alloc.mu.Lock()
+	m.alloc.limit = to
+	m.alloc.mu.Unlock()
+	return nil
+}
+
+func (m *Image) writeFooter(off int64) error {
+	var b [format.FooterSize]byte
+	m.leaf.footer.Encode(b[:])
+	if _, err := m.leaf.file.WriteAt(b[:], off); err != nil {
+		return m.ioError("footer", err)
+	}
+	return nil
+}

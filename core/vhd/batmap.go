@@ -1,0 +1,76 @@
+package vhd
+
+import (
+	"github.com/vhdmount/vhdmount/core/vhd/format"
+)
+
+// batmap is tapdisk's map of the blocks whose every sector is present. It is
+// read, and stays true: a block with its bit set keeps its place and its
+// bitmap (Image.Discard punches it without taking it out of the BAT), and one
+// that becomes full need not be marked.
+type batmap struct {
+	headerOffset, offset, size int64 // bytes
+	bits                       format.Bitmap
+}
+
+// readBatmap reads the batmap where the image's creator promises one. One that
+// is absent or doesn't match its checksum is ignored, as tapdisk does.
+func (l *layer) readBatmap() error {
+	if !l.footer.MayHaveBatmap() {
+		return nil
+	}
+	at := roundUp(int64(l.header.TableOffset)+4*int64(len(l.blocks.bat)), format.SectorSize)
+	var b [format.SectorSize]byte
+	if at+format.SectorSize > l.info.Size {
+		return nil
+	}
+	if err := l.read(b[:], at, "batmap header"); err != nil {
+		return err
+	}
+	h, err := format.DecodeBatmapHeader(b[:])
+	if err != nil {
+		l.warnf("no batmap where its creator keeps one: %v", err)
+		return nil
+	}
+	if h.Encrypted {
+		return l.errorf("batmap header", ErrEncrypted)
+	}
+	size := format.BatmapSectors(int64(l.footer.CurrentSize)) * format.SectorSize
+	if int64(h.Sectors)*format.SectorSize < size || h.Offset > uint64(l.info.Size) || size > l.info.Size-int64(h.Offset) {
+		l.warnf("batmap of %d sectors at offset %d ignored: it doesn't fit the disk or the file", h.Sectors, h.Offset)
+		return nil
+	}
+	m := &batmap{headerOffset: at, offset: int64(h.Offset), size: size, bits: make(format.Bitmap, size)}
+	if err := l.read(m.bits, m.offset, "batmap"); err != nil {
+		return err
+	}
+	if sum := format.BatmapChecksum(m.bits, h.Version); sum != h.Checksum {
+		l.warnf("batmap ignored: checksum %#08x, computed %#08x", h.Checksum, sum)
+		return nil
+	}
+	l.batmap = m
+	l.trustBatmap()
+	return nil
+}
+
+// trustBatmap takes the blocks of the batmap as full, as tapdisk reads them.
+func (l *layer) trustBatmap() {
+	n := min(l.blocks.count, int64(len(l.batmap.bits))*8)
+	for b := range n {
+		if l.batmap.bits.Get(int(b)) && l.blocks.entry(b) != format.UnallocatedBlock {
+			l.blocks.full.add(b)
+		}
+	}
+}
+
+// has tells whether block b's bit is set; a nil batmap has none.
+func (m *batmap) has(b int64) bool {
+	return m != nil && b < int64(len(m.bits))*8 && m.bits.Get(int(b))
+}
+
+func (m *batmap) spans() []span {
+	return []span{
+		{m.headerOffset, m.headerOffset + format.SectorSize, "the batmap header"},
+		{m.offset, m.offset + m.size, "the batmap"},
+	}
+}

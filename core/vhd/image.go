@@ -1,0 +1,238 @@
+package vhd
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/storage"
+	"github.com/vhdmount/vhdmount/core/vhd/format"
+)
+
+// stripes is how many locks the writers of blocks share.
+const stripes = 256
+
+// Image is an open VHD with its parents: a blockdev.Device, a Discarder, a
+// ZeroWriter, an ExtentMapper, a NowaitReader and a Usage. It is safe for
+// concurrent use.
+type Image struct {
+	leaf       *layer
+	under      *chain // the parents; nil where there are none
+	layers     []Layer
+	warnings   []string
+	readOnly   bool
+	durability Durability
+
+	bitmaps *bitmapCache
+	alloc   allocator
+	mapped  bitset       // blocks of the disk that a parent holds some of
+	usage   atomic.Int64 // blocks that some layer holds some of
+
+	// gate is held shared by every operation, and whole to close and to make
+	// sure that none is still using space that was given up.
+	gate   sync.RWMutex
+	closed bool // guarded by gate
+
+	// stripe[b%stripes] is held shared by those who write whole sectors of an
+	// allocated block b, and whole by those who allocate it, give it up or
+	// read a sector of it to change a part.
+	stripe [stripes]sync.RWMutex
+
+	commits committer
+	failed  atomic.Pointer[error] // set once: why writing ended
+}
+
+var (
+	_ blockdev.Device       = (*Image)(nil)
+	_ blockdev.Discarder    = (*Image)(nil)
+	_ blockdev.ZeroWriter   = (*Image)(nil)
+	_ blockdev.ExtentMapper = (*Image)(nil)
+	_ blockdev.NowaitReader = (*Image)(nil)
+	_ blockdev.Usage        = (*Image)(nil)
+)
+
+func newImage(c *opener) *Image {
+	leaf := c.layers[0]
+	m := &Image{leaf: leaf, readOnly: c.ReadOnly, durability: c.Durability}
+	if len(c.layers) > 1 {
+		m.under = newChain(c.layers[1:])
+	}
+	for i, l := range c.layers {
+		m.layers = append(m.layers, l.describe(c.parents[i]))
+		m.warnings = append(m.warnings, l.warnings...)
+	}
+	if leaf.blocks != nil {
+		m.bitmaps = newBitmapCache(leaf.blocks.bitmapSize)
+		m.alloc.init(leaf, c.ReadOnly)
+		m.commits.dirtyBAT = newBitset(int64(len(leaf.blocks.bat)+batPerSector-1) / batPerSector)
+		m.countUsage()
+	}
+	return m
+}
+
+// Size is the disk's size in bytes.
+func (m *Image) Size() int64 { return m.leaf.size }
+
+// Layers describes the image and its parents, the image first, as they were
+// at open.
+func (m *Image) Layers() []Layer { return append([]Layer(nil), m.layers...) }
+
+// Warnings are what was odd at open but no reason to refuse: a line each.
+func (m *Image) Warnings() []string { return append([]string(nil), m.warnings...) }
+
+// ReadOnly tells whether writes are refused: from the start, or since Err.
+func (m *Image) ReadOnly() bool { return m.readOnly || m.Err() != nil }
+
+// Err is why an image that could be written to no longer can; else nil.
+func (m *Image) Err() error {
+	if p := m.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// fail ends writing for good. The first cause stays.
+func (m *Image) fail(cause error) error {
+	err := m.leaf.errorf("", fmt.Errorf("%w since a sync failed, and what was written before it may be lost: %w", blockdev.ErrReadOnly, cause))
+	m.failed.CompareAndSwap(nil, &err)
+	return m.Err()
+}
+
+// enter begins an operation on [off, off+n); leave ends it.
+func (m *Image) enter(off, n int64) error {
+	m.gate.RLock()
+	var err error
+	if m.closed {
+		err = m.leaf.errorf("", blockdev.ErrClosed)
+	} else {
+		err = blockdev.CheckRange(m.leaf.size, off, n)
+	}
+	if err != nil {
+		m.gate.RUnlock()
+	}
+	return err
+}
+
+func (m *Image) leave() { m.gate.RUnlock() }
+
+// enterWrite is enter for an operation that changes the image.
+func (m *Image) enterWrite(off, n int64) error {
+	if m.readOnly {
+		return m.leaf.errorf("", fmt.Errorf("opened read-only: %w", blockdev.ErrReadOnly))
+	}
+	if err := m.Err(); err != nil {
+		return err
+	}
+	return m.enter(off, n)
+}
+
+// leaveWrite ends an operation that changed the image, with its outcome.
+func (m *Image) leaveWrite(err error) error {
+	// After the bytes have been handed to the file and before the caller is
+	// told: a Flush that comes later sees it, one that came before need not.
+	m.commits.unsynced.Store(true)
+	m.gate.RUnlock()
+	if err != nil {
+		return err
+	}
+	if m.durability == Writethrough || m.bitmaps != nil && m.bitmaps.crowded() {
+		return m.commit()
+	}
+	return nil
+}
+
+// countUsage finds which blocks of the disk some layer holds.
+func (m *Image) countUsage() {
+	blocks := m.leaf.blocks
+	m.mapped = newBitset(blocks.count)
+	if m.under != nil {
+		for _, l := range m.under.layers {
+			m.markMapped(l)
+		}
+	}
+	var n int64
+	for b := range blocks.count {
+		if m.mapped.has(b) || blocks.entry(b) != format.UnallocatedBlock {
+			n++
+		}
+	}
+	m.usage.Store(n)
+}
+
+// markMapped marks the blocks of the disk that layer l of the chain holds.
+func (m *Image) markMapped(l *layer) {
+	mark := func(from, to int64) {
+		size := m.leaf.blocks.blockSize
+		for b := from / size; b < (min(to, m.leaf.size)+size-1)/size; b++ {
+			m.mapped.add(b)
+		}
+	}
+	if l.blocks == nil {
+		mark(0, l.size)
+		return
+	}
+	for b := range l.blocks.count {
+		if l.blocks.entry(b) != format.UnallocatedBlock {
+			mark(b*l.blocks.blockSize, (b+1)*l.blocks.blockSize)
+		}
+	}
+}
+
+// Allocated is the bytes of the disk in blocks that some layer holds; of a
+// fixed disk, the bytes that the file system keeps for it.
+func (m *Image) Allocated() int64 {
+	if m.leaf.blocks != nil {
+		return min(m.usage.Load()*m.leaf.blocks.blockSize, m.leaf.size)
+	}
+	info, err := m.leaf.file.Stat()
+	if err != nil {
+		return m.leaf.size
+	}
+	return min(info.Allocated, m.leaf.size)
+}
+
+// Close flushes, cuts the file back to its exact end, and lets go of the files
+// and their locks. What could not be flushed is its error; the files are
+// closed all the same.
+func (m *Image) Close() error {
+	m.gate.Lock()
+	closed := m.closed
+	m.closed = true
+	m.gate.Unlock()
+	if closed {
+		return nil
+	}
+	err := m.finish()
+	for _, l := range m.chainLayers() {
+		if e := l.file.Close(); err == nil && e != nil {
+			err = l.errorf("", e)
+		}
+	}
+	return err
+}
+
+func (m *Image) chainLayers() []*layer {
+	if m.under == nil {
+		return []*layer{m.leaf}
+	}
+	return append([]*layer{m.leaf}, m.under.layers...)
+}
+
+// durable opens an image's file as one that syncs or, in mode Unsafe, doesn't.
+func (m *Image) sync() error {
+	if m.durability == Unsafe && !m.closing() {
+		return nil
+	}
+	return m.leaf.file.Sync()
+}
+
+func (m *Image) closing() bool { return m.commits.final.Load() }
+
+// asStorage reports a failed operation on the leaf's file.
+func (m *Image) ioError(place string, err error) error {
+	return m.leaf.errorf(place, translate(err))
+}
+
+// file is where the leaf's bytes are.
+func (m *Image) file() storage.File { return m.leaf.file }
