@@ -34,18 +34,17 @@ type allocator struct {
 	layer *layer
 	align int64 // of a block's data, bytes
 
-	// mu guards next, limit, free and retired. It is a leaf; no I/O is done
+	// mu guards what follows, down to growMu. It is a leaf; no I/O is done
 	// under it.
 	mu      sync.Mutex
 	next    int64   // bytes: the end of the last block
 	limit   int64   // bytes: up to where the file is stable zeros from next on
 	free    []int64 // offsets of blocks given up that are stable zeros now
 	retired []int64 // offsets of blocks given up since the last commit
+	untidy  bool    // the file may not end where its last block does
 
-	// growMu serialises grow. What follows is guarded by it.
-	growMu sync.Mutex
-	grown  bool  // the file was grown since open, and must be cut back
-	most   int64 // bytes: the size beyond which no disk of this size needs to grow
+	growMu sync.Mutex // serialises grow
+	most   int64      // bytes: the size beyond which no disk of this size needs to grow
 }
 
 func (a *allocator) init(l *layer, readOnly bool) {
@@ -89,6 +88,25 @@ func (a *allocator) retire(off int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.retired = append(a.retired, off)
+	a.untidy = true
+}
+
+func (a *allocator) setUntidy() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.untidy = true
+}
+
+func (a *allocator) isUntidy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.untidy
+}
+
+func (a *allocator) hasRetired() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.retired) > 0
 }
 
 func (a *allocator) takeRetired() []int64 {
@@ -133,7 +151,7 @@ func (m *Image) grow() error {
 	if need/format.SectorSize >= math.MaxUint32 {
 		return m.leaf.errorf("", fmt.Errorf("%w: the format's 2 TiB of file are used up", blockdev.ErrNoSpace))
 	}
-	if err := m.beforeFirstGrowth(); err != nil {
+	if err := m.mendFooterCopy(); err != nil {
 		return err
 	}
 	stride := roundUp(a.layer.blocks.stride(), a.align)
@@ -146,22 +164,19 @@ func (m *Image) grow() error {
 	return err
 }
 
-// beforeFirstGrowth makes sure of the footer's copy at the start of the file,
+// mendFooterCopy makes sure of the footer's copy at the start of the file,
 // which is all there is while the one at the end moves.
-func (m *Image) beforeFirstGrowth() error {
-	a := &m.alloc
-	if a.grown {
+func (m *Image) mendFooterCopy() error {
+	if !m.leaf.copyBad {
 		return nil
 	}
-	if m.leaf.copyBad {
-		if err := m.writeFooter(0); err != nil {
-			return err
-		}
-		if err := m.sync(); err != nil {
-			return m.fail(err)
-		}
+	if err := m.writeFooter(0); err != nil {
+		return err
 	}
-	a.grown = true
+	if err := m.syncOrFail(); err != nil {
+		return err
+	}
+	m.leaf.copyBad = false
 	return nil
 }
 
@@ -170,6 +185,7 @@ func (m *Image) beforeFirstGrowth() error {
 // no block and not known to be zero: it is cut off first.
 func (m *Image) growTo(from, to int64) error {
 	f := m.leaf.file
+	m.alloc.setUntidy()
 	size, err := f.Size()
 	if err == nil && size > from+format.FooterSize {
 		err = f.Truncate(from + format.FooterSize)
@@ -187,8 +203,8 @@ func (m *Image) growTo(from, to int64) error {
 	if _, err := f.WriteAt(zeros[:], from); err != nil {
 		return m.ioError("growing the file", err)
 	}
-	if err := m.sync(); err != nil {
-		return m.fail(err)
+	if err := m.syncOrFail(); err != nil {
+		return err
 	}
 	m.alloc.mu.Lock()
 	m.alloc.limit = to

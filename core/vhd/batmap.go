@@ -63,6 +63,17 @@ func (l *layer) trustBatmap() {
 	}
 }
 
+// checkBatmap refuses a batmap that calls a block whole that is not there: once
+// allocated, the block would hide its parent.
+func (l *layer) checkBatmap() error {
+	for b := range int64(len(l.blocks.bat)) {
+		if l.batmap.has(b) && l.blocks.entry(b) == format.UnallocatedBlock {
+			return l.errorf("batmap", corrupt("the bit of block %d is set, but the block is not allocated: open it read-only", b))
+		}
+	}
+	return nil
+}
+
 // has tells whether block b's bit is set; a nil batmap has none.
 func (m *batmap) has(b int64) bool {
 	return m != nil && b < int64(len(m.bits))*8 && m.bits.Get(int(b))

@@ -83,10 +83,7 @@ func (m *Image) commitOnce() error {
 	if m.bitmaps == nil {
 		return m.syncOrFail()
 	}
-	retired, err := m.drainRetired()
-	if err != nil {
-		return err
-	}
+	retired := m.drainRetired()
 	pending := m.bitmaps.pending()
 	if len(pending) > 0 {
 		if err := m.syncOrFail(); err != nil {
@@ -127,20 +124,24 @@ func (m *Image) again(retired []int64, err error) error {
 }
 
 // drainRetired takes the space given up since the last commit, waits until no
-// operation can still be writing to it, and makes it zeros.
-func (m *Image) drainRetired() ([]int64, error) {
-	retired := m.alloc.takeRetired()
-	if len(retired) == 0 {
-		return nil, nil
+// operation can still be writing to it, and makes it zeros. What can't be made
+// so waits for another commit: nothing that was promised is in it.
+func (m *Image) drainRetired() []int64 {
+	if !m.alloc.hasRetired() {
+		return nil
 	}
-	m.gate.Lock() // in here nobody holds a place that was given up before
+	m.gate.Lock() // nobody holds a place that was given up before
+	retired := m.alloc.takeRetired()
 	m.gate.Unlock()
+	zeroed := retired[:0]
 	for _, off := range retired {
 		if err := m.zeroFile(off, m.leaf.blocks.stride()); err != nil {
-			return nil, m.again(retired, err)
+			m.alloc.retire(off)
+			continue
 		}
+		zeroed = append(zeroed, off)
 	}
-	return retired, nil
+	return zeroed
 }
 
 func (m *Image) writeBitmaps(pending []pendingBitmap) error {
@@ -224,8 +225,11 @@ func (m *Image) finish() error {
 	if err := m.commit(); err != nil {
 		return err
 	}
-	if m.leaf.blocks == nil || !m.alloc.grown {
+	if m.leaf.blocks == nil || !m.alloc.isUntidy() {
 		return nil
+	}
+	if err := m.mendFooterCopy(); err != nil {
+		return err
 	}
 	end := m.leaf.dataEnd()
 	if err := m.leaf.file.Truncate(end + format.FooterSize); err != nil {

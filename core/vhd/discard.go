@@ -158,10 +158,12 @@ func (m *Image) freeBlock(b int64) error {
 	return nil
 }
 
-// isWhole tells whether [in, in+n) is all of block b that the disk has.
+// isWhole tells whether [in, in+n) is all of block b that the disk has, shown
+// or not: one whose size is taken from its geometry may hold more.
 func (m *Image) isWhole(b, in, n int64) bool {
 	size := m.leaf.blocks.blockSize
-	return in == 0 && n == min(size, m.leaf.size-b*size)
+	disk := max(m.leaf.size, int64(m.leaf.footer.CurrentSize))
+	return in == 0 && n == min(size, disk-b*size)
 }
 
 // eachBlock calls f for the part of each block in [off, off+n).

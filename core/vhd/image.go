@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
-	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -219,20 +218,15 @@ func (m *Image) chainLayers() []*layer {
 	return append([]*layer{m.leaf}, m.under.layers...)
 }
 
-// durable opens an image's file as one that syncs or, in mode Unsafe, doesn't.
+// sync makes what the file was handed stable; in mode Unsafe only at the end.
 func (m *Image) sync() error {
-	if m.durability == Unsafe && !m.closing() {
+	if m.durability == Unsafe && !m.commits.final.Load() {
 		return nil
 	}
 	return m.leaf.file.Sync()
 }
 
-func (m *Image) closing() bool { return m.commits.final.Load() }
-
-// asStorage reports a failed operation on the leaf's file.
+// ioError is a failed operation on the leaf's file.
 func (m *Image) ioError(place string, err error) error {
 	return m.leaf.errorf(place, translate(err))
 }
-
-// file is where the leaf's bytes are.
-func (m *Image) file() storage.File { return m.leaf.file }

@@ -141,6 +141,9 @@ func (l *layer) checkWritable() error {
 	if err := l.checkMetadata(); err != nil {
 		return err
 	}
+	if err := l.checkBatmap(); err != nil {
+		return err
+	}
 	return l.checkBAT()
 }
 

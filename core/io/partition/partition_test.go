@@ -63,14 +63,14 @@ var sfdisk = [][]string{{"sfdisk", "--quiet", "DISK"}}
 
 var gptParts = []Partition{
 	{Number: 1, Offset: mib, Length: mib, Type: efi, Name: "EFI system", UUID: sda1, Scheme: "gpt"},
-	{Number: 2, Offset: 2 * mib, Length: 3 * mib, Type: linuxFS, Name: "Wurzel 🌳 ä", UUID: sda2, Scheme: "gpt"},
+	{Number: 2, Offset: 2 * mib, Length: 3 * mib, Type: linuxFS, Name: "Wurzel ä", UUID: sda2, Scheme: "gpt"},
 	{Number: 5, Offset: 5 * mib, Length: 2 * mib, Type: linuxFS, UUID: sda5, Scheme: "gpt"},
 }
 
 const gptInput = `label: gpt
 label-id: 11111111-2222-4333-8444-555555555500
 1: start=2048, size=2048, type=U, uuid=` + sda1 + `, name="EFI system"
-2: start=4096, size=6144, type=L, uuid=` + sda2 + `, name="Wurzel 🌳 ä"
+2: start=4096, size=6144, type=L, uuid=` + sda2 + `, name="Wurzel ä"
 5: start=10240, size=4096, type=L, uuid=` + sda5 + `
 `
 
@@ -138,11 +138,11 @@ label-id: 0x0123abcd
 		name: "gpt-1024-entries", size: 8 * mib,
 		program: [][]string{{
 			"sgdisk", "--clear", "--resize-table=1024", "--disk-guid=11111111-2222-4333-8444-555555555500",
-			"--new=1:4096:6143", "--partition-guid=1:" + sda1, "--change-name=1:first",
+			"--new=1:4096:6143", "--partition-guid=1:" + sda1, "--change-name=1:first 🌳",
 			"--new=1024:8192:10239", "--partition-guid=1024:" + sda2, "--typecode=1024:" + efi, "DISK",
 		}},
 		want: []Partition{
-			{Number: 1, Offset: 2 * mib, Length: mib, Type: linuxFS, Name: "first", UUID: sda1, Scheme: "gpt"},
+			{Number: 1, Offset: 2 * mib, Length: mib, Type: linuxFS, Name: "first 🌳", UUID: sda1, Scheme: "gpt"},
 			{Number: 1024, Offset: 4 * mib, Length: mib, Type: efi, UUID: sda2, Scheme: "gpt"},
 		},
 	},

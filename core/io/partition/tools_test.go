@@ -27,7 +27,7 @@ func (d disk) make(t *testing.T) (name string) {
 	for i, program := range d.program {
 		args := append([]string{}, program[1:]...)
 		args[len(args)-1] = name
-		cmd := exec.CommandContext(t.Context(), program[0], args...)
+		cmd := command(t, program[0], args...)
 		if i == 0 {
 			cmd.Stdin = strings.NewReader(d.input)
 		}
@@ -60,10 +60,17 @@ func TestTools(t *testing.T) {
 	}
 }
 
+// command is a program that speaks UTF-8.
+func command(t *testing.T, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+	return cmd
+}
+
 // dump is what sfdisk reads in a file.
 func dump(t *testing.T, name string) []Partition {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "sfdisk", "--json", name).Output()
+	out, err := command(t, "sfdisk", "--json", name).Output()
 	noError(t, err)
 	var table struct {
 		PartitionTable struct {
