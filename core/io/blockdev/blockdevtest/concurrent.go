@@ -71,9 +71,10 @@ func withBystanders(dev blockdev.Device, fs ...func() error) error {
 
 // checkDisjoint lets workers change units of their own at the same time, each
 // the neighbour of another's: nobody's bytes may get lost, whatever is done
-// beside it. A unit is a sector, and then a block, which may go as a whole.
+// beside it. A unit is less than a sector, a sector, and a block: the first
+// shares sectors with others, the last may go as a whole.
 func checkDisjoint(t *testing.T, c *config, size int64) error {
-	for _, unit := range []int64{blockdev.SectorSize, c.blockSize} {
+	for _, unit := range []int64{100, blockdev.SectorSize, c.blockSize} {
 		err := c.withDevice(t, size, func(dev blockdev.Device, m *model) error {
 			fs := make([]func() error, workers)
 			for w := range fs {

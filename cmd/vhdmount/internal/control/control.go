@@ -1,0 +1,81 @@
+// Package control is how one vhdmount process speaks to the server of a mount:
+// a request and a response, each a line of JSON, over a Unix socket that only
+// the mount's user and root may use.
+package control
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op is what a request asks for.
+type Op string
+
+const (
+	// Unmount takes the disk away and closes the image. The response comes
+	// when that is done or refused.
+	Unmount Op = "unmount"
+	// Status asks how the mount is.
+	Status Op = "status"
+	// Flush brings everything acknowledged so far to stable storage.
+	Flush Op = "flush"
+)
+
+// State is how a mount is.
+type State string
+
+const (
+	// Running shows the disk.
+	Running State = "running"
+	// ReadOnlyAfterError shows it, but a failed flush made it read-only.
+	ReadOnlyAfterError State = "read-only after an error"
+	// Closing has hidden the disk and waits for its last user to close it.
+	Closing State = "closing"
+)
+
+// Request is a line from the client.
+type Request struct {
+	Op   Op   `json:"op"`
+	Lazy bool `json:"lazy,omitempty"` // Unmount: hide the disk at once, although it is in use
+}
+
+// Response is the line that answers.
+type Response struct {
+	State   State  `json:"state,omitempty"`
+	Busy    bool   `json:"busy,omitempty"`    // Unmount was refused: a program has the disk open
+	Pending bool   `json:"pending,omitempty"` // Unmount, lazy: hidden, not closed yet
+	Closed  bool   `json:"closed,omitempty"`  // Unmount: the image is closed, and the server ends
+	Error   string `json:"error,omitempty"`   // what failed, in one line; empty: nothing
+}
+
+var (
+	// ErrForbidden is a peer that is neither the mount's user nor root.
+	ErrForbidden = errors.New("control socket: the peer is another user")
+	// ErrNoAnswer is a server that ended before it answered.
+	ErrNoAnswer = errors.New("control socket: the server ended without an answer")
+)
+
+// maxLine bounds a request or response, in bytes.
+const maxLine = 64 << 10
+
+// maxSocketPath is the longest path that fits a sockaddr_un, in bytes.
+const maxSocketPath = 107
+
+// withShortPath calls f with a path for the same socket that fits its address.
+// A longer one is reached through a descriptor of its directory.
+func withShortPath(path string, f func(string) error) error {
+	if len(path) <= maxSocketPath {
+		return f(path)
+	}
+	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	defer dir.Close()
+	return f(filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), filepath.Base(path)))
+}

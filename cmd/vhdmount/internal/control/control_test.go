@@ -1,0 +1,244 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns the socket of a server that answers by handler.
+func start(t *testing.T, handler Handler) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := Listen(path, handler)
+	check(t, err)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return path
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheHandlerSeesTheRequestAndTheClientItsResponse(t *testing.T) {
+	want := Response{State: Running, Busy: true, Pending: true, Closed: true, Error: "line\nbreak"}
+	var seen Request
+	path := start(t, func(_ context.Context, r Request) Response { seen = r; return want })
+	got, err := Call(t.Context(), path, Request{Op: Unmount, Lazy: true})
+	if err != nil || got != want {
+		t.Errorf("response %+v, %v; want %+v", got, err, want)
+	}
+	if seen != (Request{Op: Unmount, Lazy: true}) {
+		t.Errorf("request %+v", seen)
+	}
+}
+
+func TestTheSocketIsClosedToOthers(t *testing.T) {
+	path := start(t, func(context.Context, Request) Response { return Response{} })
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+}
+
+func TestAPeerThatIsNotAllowedReachesNoHandler(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	var asked uint32
+	s, err := listen(path, func(context.Context, Request) Response {
+		t.Error("the handler was called")
+		return Response{}
+	}, func(uid uint32) bool { asked = uid; return false })
+	check(t, err)
+	defer s.Close()
+	r, err := Call(t.Context(), path, Request{Op: Status})
+	if err != nil || r.Error != ErrForbidden.Error() {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if int(asked) != os.Geteuid() {
+		t.Errorf("the peer was taken for user %d, it is %d", asked, os.Geteuid())
+	}
+}
+
+// TestAnotherUserIsRefused dials as a user that is neither root nor the
+// server's, which takes root to become.
+func TestAnotherUserIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: the rule is tested with a stand-in user above alone")
+		return
+	}
+	dir := t.TempDir()
+	// The kernel alone would refuse by the mode; the rule must hold without it.
+	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+		check(t, os.Chmod(d, 0o755))
+	}
+	path := filepath.Join(dir, "s.sock")
+	s, err := listen(path, func(context.Context, Request) Response { return Response{State: Running} },
+		func(uid uint32) bool { return uid == 0 })
+	check(t, err)
+	defer s.Close()
+	check(t, os.Chmod(path, 0o666))
+	const nobody = 65534
+	conn := dialAs(t, nobody, path)
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(line, ErrForbidden.Error()) {
+		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+// dialAs connects from a descriptor that a thread of another user made.
+func dialAs(t *testing.T, uid int, path string) net.Conn {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	check(t, err)
+	check(t, syscall.Setreuid(-1, uid))
+	err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
+	check(t, syscall.Setreuid(-1, 0))
+	check(t, err)
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	check(t, err)
+	return conn
+}
+
+func TestASocketWhosePathIsTooLongForItsAddress(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("x", 120))
+	check(t, os.Mkdir(dir, 0o700))
+	path := filepath.Join(dir, "s.sock")
+	s, err := Listen(path, func(context.Context, Request) Response { return Response{State: Closing} })
+	check(t, err)
+	defer s.Close()
+	r, err := Call(t.Context(), path, Request{Op: Status})
+	if err != nil || r.State != Closing {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestListenTakesTheNameOfADeadServersSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	check(t, os.WriteFile(path, nil, 0o600))
+	s, err := Listen(path, func(context.Context, Request) Response { return Response{State: Running} })
+	check(t, err)
+	defer s.Close()
+	if r, err := Call(t.Context(), path, Request{Op: Status}); err != nil || r.State != Running {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestCloseWaitsForTheAnswerOnItsWay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	entered := make(chan struct{})
+	s, err := Listen(path, func(ctx context.Context, _ Request) Response {
+		close(entered)
+		<-ctx.Done() // the server closes
+		return Response{Error: "late"}
+	})
+	check(t, err)
+	answered := make(chan Response, 1)
+	go func() {
+		r, err := Call(t.Context(), path, Request{Op: Flush})
+		if err != nil {
+			t.Errorf("call: %v", err)
+		}
+		answered <- r
+	}()
+	<-entered
+	check(t, s.Close())
+	if r := <-answered; r.Error != "late" {
+		t.Errorf("got %+v", r)
+	}
+	if _, err := Call(t.Context(), path, Request{Op: Status}); err == nil {
+		t.Error("a closed server answers")
+	}
+}
+
+func TestBadRequestsGetAnErrorAndNoHandler(t *testing.T) {
+	path := start(t, func(context.Context, Request) Response {
+		t.Error("the handler was called")
+		return Response{}
+	})
+	for name, request := range map[string]string{
+		"no JSON":     "hello\n",
+		"no line end": `{"op":"status"}`,
+		"nothing":     "",
+		"too long":    `{"op":"` + strings.Repeat("x", maxLine) + "\"}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+			check(t, err)
+			defer conn.Close()
+			if _, err := conn.Write([]byte(request)); err == nil {
+				conn.CloseWrite()
+			}
+			var r Response
+			err = json.NewDecoder(conn).Decode(&r)
+			// A line too long leaves bytes unread, for which the kernel may cut
+			// the connection before the answer is read.
+			if err != nil && name != "too long" || err == nil && r.Error == "" {
+				t.Errorf("got %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestCallSaysThatTheServerIsNotThere(t *testing.T) {
+	_, err := Call(t.Context(), filepath.Join(t.TempDir(), "none.sock"), Request{Op: Status})
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCallSaysThatTheServerDiedOverIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	check(t, err)
+	defer l.Close()
+	var server sync.WaitGroup
+	server.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		bufio.NewReader(conn).ReadString('\n')
+		conn.Close()
+	})
+	if _, err := Call(t.Context(), path, Request{Op: Unmount}); !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("got %v", err)
+	}
+	server.Wait()
+}
+
+func TestCallEndsWithItsContext(t *testing.T) {
+	entered := make(chan struct{})
+	path := start(t, func(ctx context.Context, _ Request) Response {
+		close(entered)
+		<-ctx.Done()
+		return Response{}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-entered; cancel() }()
+	if _, err := Call(ctx, path, Request{Op: Unmount}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

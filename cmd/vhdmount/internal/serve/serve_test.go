@@ -1,0 +1,344 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
+	"github.com/vhdmount/vhdmount/frontend"
+)
+
+// world is a session, an image and a write-back that keep a diary.
+type world struct {
+	mu    sync.Mutex
+	diary []string
+
+	busy      bool  // programs have the disk open
+	flushErr  error // what Detach and Flush meet
+	closeErr  error
+	stopErr   error
+	deadErr   error // the image's Err
+	ended     chan error
+	endedOnce sync.Once
+}
+
+func newWorld() *world { return &world{ended: make(chan error, 1)} }
+
+func (w *world) note(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.diary = append(w.diary, what)
+}
+
+func (w *world) end(err error) { w.endedOnce.Do(func() { w.ended <- err; close(w.ended) }) }
+
+// leave is the last program that closes the disk.
+func (w *world) leave() { w.end(nil) }
+
+func (w *world) Path() string { return "/mnt/disk.raw" }
+func (w *world) Wait() error  { return <-w.ended }
+
+func (w *world) Detach(ctx context.Context) error {
+	w.mu.Lock()
+	busy, err := w.busy, w.flushErr
+	w.mu.Unlock()
+	switch lazy := frontend.Lazy(ctx); {
+	case err != nil:
+		w.note("detach refused")
+		return err
+	case busy && !lazy:
+		w.note("detach busy")
+		return fmt.Errorf("%w: less (pid 17)", frontend.ErrBusy)
+	case busy:
+		w.note("hide")
+		return nil
+	}
+	w.note("detach")
+	w.end(nil)
+	return nil
+}
+
+func (w *world) Flush() error { w.note("flush"); return w.flushErr }
+func (w *world) Err() error   { return w.deadErr }
+func (w *world) Close() error { w.note("close"); return w.closeErr }
+func (w *world) stop() error  { w.note("stop"); return w.stopErr }
+
+func (w *world) story() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.diary, ", ")
+}
+
+// run starts the server of w in the bubble, and returns it with what ends it.
+func (w *world) run() (s *Server, signals chan os.Signal, result chan error) {
+	s = New(w, w, w.stop, slog.New(slog.DiscardHandler))
+	signals, result = make(chan os.Signal, 4), make(chan error, 1)
+	go func() { result <- s.Run(signals) }()
+	return s, signals, result
+}
+
+func (w *world) want(t *testing.T, story string) {
+	t.Helper()
+	if got := w.story(); got != story {
+		t.Errorf("what happened: %s\nwant           %s", got, story)
+	}
+}
+
+func (s *Server) request(t *testing.T, op control.Op, lazy bool) control.Response {
+	t.Helper()
+	return s.Handle(t.Context(), control.Request{Op: op, Lazy: lazy})
+}
+
+func TestAnUnmountByHandClosesTheImage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		_, _, result := w.run()
+		w.end(nil)
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		w.want(t, "stop, close")
+	})
+}
+
+func TestAnUnmountRequestIsAnsweredWhenTheImageIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s, _, result := w.run()
+		if r := s.request(t, control.Unmount, false); r != (control.Response{Closed: true}) {
+			t.Errorf("response %+v", r)
+		}
+		w.want(t, "detach, stop, close")
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnUnmountRequestReportsTheLastFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.closeErr = errors.New("disk.vhd: input/output error")
+		s, _, result := w.run()
+		r := s.request(t, control.Unmount, false)
+		if !r.Closed || r.Error != "closing: disk.vhd: input/output error" {
+			t.Errorf("response %+v", r)
+		}
+		if err := <-result; !errors.Is(err, w.closeErr) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestABusyDiskStaysAndSaysWhoHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy = true
+		s, _, result := w.run()
+		r := s.request(t, control.Unmount, false)
+		if !r.Busy || r.Closed || !strings.Contains(r.Error, "less (pid 17)") {
+			t.Errorf("response %+v", r)
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Running {
+			t.Errorf("status %+v", r)
+		}
+		w.leave()
+		<-result
+	})
+}
+
+func TestALazyUnmountOfABusyDiskIsPendingUntilItsLastUserLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy = true
+		s, _, result := w.run()
+		if r := s.request(t, control.Unmount, true); r != (control.Response{Pending: true, State: control.Closing}) {
+			t.Errorf("response %+v", r)
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Closing {
+			t.Errorf("status %+v", r)
+		}
+		w.want(t, "hide")
+		w.leave()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		w.want(t, "hide, stop, close")
+	})
+}
+
+func TestALazyUnmountOfAnIdleDiskIsAnsweredWhenTheImageIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s, _, result := w.run()
+		if r := s.request(t, control.Unmount, true); !r.Closed || r.Pending {
+			t.Errorf("response %+v", r)
+		}
+		<-result
+	})
+}
+
+func TestADiskThatCantBeFlushedStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.flushErr = errors.New("no space left")
+		s, _, result := w.run()
+		r := s.request(t, control.Unmount, false)
+		if r.Closed || r.Busy || r.Error != "no space left" {
+			t.Errorf("response %+v", r)
+		}
+		w.leave()
+		<-result
+	})
+}
+
+func TestASignalTakesAnIdleDiskAway(t *testing.T) {
+	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			_, signals, result := w.run()
+			signals <- sig
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+			w.want(t, "detach, stop, close")
+		})
+	}
+}
+
+func TestASignalFlushesAndHidesABusyDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy = true
+		_, signals, result := w.run()
+		signals <- unix.SIGTERM
+		synctest.Wait()
+		w.want(t, "detach busy, flush, hide")
+		w.leave()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		w.want(t, "detach busy, flush, hide, stop, close")
+	})
+}
+
+func TestASecondSignalClosesTheImageOfABusyDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy = true
+		_, signals, result := w.run()
+		signals <- unix.SIGTERM
+		synctest.Wait()
+		signals <- unix.SIGTERM
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		w.want(t, "detach busy, flush, hide, stop, close")
+		w.leave() // lets the goroutine at Wait go
+	})
+}
+
+func TestASecondSignalEndsAServerWhoseDiskCantBeFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.flushErr, w.closeErr = errors.New("input/output error"), errors.New("input/output error")
+		_, signals, result := w.run()
+		signals <- unix.SIGTERM
+		synctest.Wait()
+		w.want(t, "detach refused, flush, detach refused")
+		signals <- unix.SIGTERM
+		if err := <-result; !errors.Is(err, w.closeErr) {
+			t.Errorf("Run: %v", err)
+		}
+		w.leave()
+	})
+}
+
+func TestUnmountsThatMeetAllGetTheSameAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.closeErr = errors.New("input/output error")
+		s, _, result := w.run()
+		answers := make(chan control.Response, 3)
+		for range cap(answers) {
+			go func() { answers <- s.Handle(context.Background(), control.Request{Op: control.Unmount}) }()
+		}
+		for range cap(answers) {
+			if r := <-answers; !r.Closed || r.Error != "closing: input/output error" {
+				t.Errorf("response %+v", r)
+			}
+		}
+		<-result
+	})
+}
+
+func TestFlushRequest(t *testing.T) {
+	w := newWorld()
+	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
+	if r := s.request(t, control.Flush, false); r != (control.Response{}) {
+		t.Errorf("response %+v", r)
+	}
+	w.flushErr = errors.New("no space left")
+	if r := s.request(t, control.Flush, false); r.Error != "no space left" {
+		t.Errorf("response %+v", r)
+	}
+	w.want(t, "flush, flush")
+}
+
+func TestStatusOfADeviceThatTurnedReadOnly(t *testing.T) {
+	w := newWorld()
+	w.deadErr = errors.New("a sync failed")
+	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
+	want := control.Response{State: control.ReadOnlyAfterError, Error: "a sync failed"}
+	if r := s.request(t, control.Status, false); r != want {
+		t.Errorf("response %+v", r)
+	}
+}
+
+func TestAnUnknownRequestIsAnError(t *testing.T) {
+	w := newWorld()
+	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
+	if r := s.request(t, "reboot", false); r.Error != `unknown request "reboot"` {
+		t.Errorf("response %+v", r)
+	}
+	w.want(t, "")
+}
+
+func TestEachCauseIsReportedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.stopErr, w.closeErr = errors.New("input/output error"), errors.New("input/output error")
+		var log bytes.Buffer
+		s := New(w, w, w.stop, slog.New(slog.NewTextHandler(&log, nil)))
+		w.end(errors.New("connection cut"))
+		err := s.Run(nil)
+		if got, want := fmt.Sprint(err), "serving: connection cut; write-back: input/output error"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if n := strings.Count(log.String(), "level=ERROR"); n != 3 {
+			t.Errorf("%d errors in the log, want all three:\n%s", n, &log)
+		}
+	})
+}
+
+func TestDistinctKeepsTheOrder(t *testing.T) {
+	wrap := func(text string) error { return fmt.Errorf("step: %w", errors.New(text)) }
+	err := distinct([]error{wrap("a"), wrap("b"), wrap("a"), wrap("c")})
+	if got := strings.Split(err.Error(), "; "); !slices.Equal(got, []string{"step: a", "step: b", "step: c"}) {
+		t.Errorf("got %q", got)
+	}
+	if distinct(nil) != nil {
+		t.Error("an error of nothing")
+	}
+}

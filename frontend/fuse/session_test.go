@@ -1,0 +1,252 @@
+package fuse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/partition"
+	"github.com/vhdmount/vhdmount/frontend"
+)
+
+func TestAHundredMountsLeaveNothing(t *testing.T) {
+	needFUSE(t)
+	mnt := t.TempDir()
+	f := New(Options{Mountpoint: mnt, Partitions: noPartitions})
+	descriptors := func() int {
+		t.Helper()
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := descriptors()
+	for i := range 100 {
+		s, err := f.Attach(t.Context(), blockdev.NewMemory(1<<20))
+		if err != nil {
+			t.Fatalf("mount %d: %v", i, err)
+		}
+		if err := os.WriteFile(s.Path(), []byte("x"), 0); err != nil {
+			t.Error(err)
+		}
+		if err := s.Detach(t.Context()); err != nil {
+			t.Fatalf("mount %d: %v", i, err)
+		}
+		if err := s.Wait(); err != nil {
+			t.Fatalf("mount %d: %v", i, err)
+		}
+	}
+	if _, ok, err := mountAt(mnt); ok || err != nil {
+		t.Error("something is still mounted:", err)
+	}
+	if after := descriptors(); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func TestDetachSaysWhoHasItOpen(t *testing.T) {
+	s := attach(t, blockdev.NewMemory(1<<20), Options{})
+	me := "(pid " + strconv.Itoa(os.Getpid()) + ")"
+	refused := func(how string) {
+		t.Helper()
+		err := s.Detach(t.Context())
+		if !errors.Is(err, frontend.ErrBusy) || !strings.Contains(err.Error(), me) {
+			t.Errorf("%s: %v, want busy and %s", how, err, me)
+		}
+		if _, err := os.Stat(s.Path()); err != nil {
+			t.Errorf("%s: the disk is not shown any more: %v", how, err)
+		}
+	}
+	f := open(t, s.Path(), os.O_RDWR)
+	refused("open")
+	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	refused("mapped")
+	if err := unix.Munmap(m); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(s.Path()))
+	refused("working directory")
+	if err := os.Chdir("/"); err != nil { // t.Chdir would keep the directory open
+		t.Fatal(err)
+	}
+	if err := s.Detach(t.Context()); err != nil {
+		t.Error("Detach of an idle disk:", err)
+	}
+	if err := s.Detach(t.Context()); err != nil {
+		t.Error("second Detach:", err)
+	}
+}
+
+func TestLazyDetachLetsUsersFinish(t *testing.T) {
+	dev := blockdev.NewMemory(1 << 20)
+	s := attach(t, dev, Options{})
+	f := open(t, s.Path(), os.O_RDWR)
+	if err := s.Detach(frontend.WithLazy(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the disk is still shown:", err)
+	}
+	if _, err := f.WriteAt([]byte("late"), 0); err != nil {
+		t.Error("a write by who had it open:", err)
+	}
+	f.Close()
+	if err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 4)
+	if _, err := dev.ReadAt(got, 0); err != nil || string(got) != "late" {
+		t.Errorf("the disk has %q, %v", got, err)
+	}
+}
+
+func TestDetachFlushesWhatWasMapped(t *testing.T) {
+	dev := &flushedDevice{Memory: blockdev.NewMemory(1 << 20)}
+	s := attach(t, dev, Options{})
+	tool(t, "xfs_io", "-c", "mmap -rw 0 4096", "-c", "mwrite -S 0x5a 0 4096", "-c", "munmap", s.Path())
+	if err := s.Detach(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(dev.flushed, bytes.Repeat([]byte{0x5a}, 4096)) {
+		t.Errorf("on stable storage: % x …", dev.flushed[:6])
+	}
+}
+
+// flushedDevice remembers what its first bytes were when it was flushed last.
+type flushedDevice struct {
+	*blockdev.Memory
+	flushed []byte
+}
+
+func (d *flushedDevice) Flush() error {
+	d.flushed = make([]byte, 4096)
+	_, err := d.ReadAt(d.flushed, 0)
+	return err
+}
+
+func TestWaitReturnsWhenSomebodyElseUnmounts(t *testing.T) {
+	for _, how := range [][]string{{"umount"}, {"fusermount3", "-u"}} {
+		t.Run(how[0], func(t *testing.T) {
+			s := attach(t, blockdev.NewMemory(1<<20), Options{})
+			tool(t, how[0], append(how[1:], filepath.Dir(s.Path()))...)
+			if err := s.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("Unmount", func(t *testing.T) {
+		s := attach(t, blockdev.NewMemory(1<<20), Options{})
+		mnt := filepath.Dir(s.Path())
+		f := open(t, s.Path(), os.O_RDONLY)
+		if err := Unmount(t.Context(), mnt, false); !errors.Is(err, frontend.ErrBusy) {
+			t.Error("Unmount of an open disk:", err)
+		}
+		f.Close()
+		if err := Unmount(t.Context(), mnt, false); err != nil {
+			t.Error(err)
+		}
+		if err := s.Wait(); err != nil {
+			t.Error(err)
+		}
+		if err := Unmount(t.Context(), mnt, false); !errors.Is(err, ErrMountpoint) {
+			t.Error("Unmount of nothing:", err)
+		}
+	})
+}
+
+func TestCutConnectionIsAnErrorAndLeavesNoDeadMount(t *testing.T) {
+	needFUSE(t)
+	mnt := t.TempDir()
+	s, err := New(Options{Mountpoint: mnt, Partitions: noPartitions}).Attach(t.Context(), blockdev.NewMemory(1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	control := t.TempDir()
+	tool(t, "mount", "-t", "fusectl", "none", control)
+	t.Cleanup(func() { unix.Unmount(control, 0) })
+	_, minor, _ := strings.Cut(s.(*session).mount.device, ":")
+	if err := os.WriteFile(filepath.Join(control, minor, "abort"), []byte("1"), 0); err != nil {
+		t.Error(err)
+		if err := s.Detach(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if err := s.Wait(); !errors.Is(err, errAborted) {
+		t.Errorf("Wait: %v, want %v", err, errAborted)
+	}
+	if _, ok, err := mountAt(mnt); ok || err != nil {
+		t.Error("a dead mount is left:", err)
+	}
+}
+
+func TestAttachRefuses(t *testing.T) {
+	s := attach(t, blockdev.NewMemory(1<<20), Options{})
+	_, err := New(Options{Mountpoint: filepath.Dir(s.Path()), Partitions: noPartitions}).Attach(t.Context(), blockdev.NewMemory(512))
+	if !errors.Is(err, ErrMountpoint) || !strings.Contains(err.Error(), "is mounted there") {
+		t.Error("over another disk:", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	mnt := t.TempDir()
+	if _, err := New(Options{Mountpoint: mnt, Partitions: noPartitions}).Attach(ctx, blockdev.NewMemory(512)); !errors.Is(err, context.Canceled) {
+		t.Error("with a cancelled context:", err)
+	}
+	if _, ok, _ := mountAt(mnt); ok {
+		t.Error("a refused Attach left a mount")
+	}
+}
+
+func TestPartitionTableThatCannotBeReadStillShowsTheDisk(t *testing.T) {
+	lines := &logLines{}
+	broken := func(blockdev.Device) ([]partition.Partition, error) { return nil, errBroken }
+	s := attach(t, blockdev.NewMemory(1<<20), Options{Partitions: broken, Log: logTo(lines)})
+	if got, err := os.ReadFile(s.Path()); err != nil || len(got) != 1<<20 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if got := strings.Join(lines.all(), ""); !strings.Contains(got, "partition table") {
+		t.Errorf("the log does not say so: %q", got)
+	}
+}
+
+func TestUnmountClearsADeadMount(t *testing.T) {
+	needFUSE(t)
+	mnt := t.TempDir()
+	o := New(Options{Mountpoint: mnt}).options
+	fd, err := mount(t.Context(), mountpoint{path: mnt}, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(fd); err != nil { // the server dies
+		t.Fatal(err)
+	}
+	if _, err := findMountpoint(mnt); !errors.Is(err, ErrMountpoint) {
+		t.Error("a dead mount is a mount point:", err)
+	}
+	if err := Unmount(t.Context(), mnt, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := findMountpoint(mnt); err != nil {
+		t.Error("after Unmount:", err)
+	}
+}
+
+func TestUnmountRefusesOtherFileSystems(t *testing.T) {
+	needFUSE(t)
+	if err := Unmount(t.Context(), "/proc", false); !errors.Is(err, ErrMountpoint) || !strings.Contains(err.Error(), "proc") {
+		t.Error(err)
+	}
+}
