@@ -25,7 +25,7 @@ type family struct {
 func newFamily(t *testing.T, seed uint64, parents int) *family {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 0))
-	const size = 3<<20 + 512
+	const size = 2<<20 + 512
 	fam := &family{fsys: storagetest.NewMemory(), owner: make([]int, size/512)}
 	for i := range fam.owner {
 		fam.owner[i] = -1
@@ -42,7 +42,7 @@ func newFamily(t *testing.T, seed uint64, parents int) *family {
 		}
 		own := int64(size)
 		if depth > 0 {
-			own -= r.Int64N(1<<20) &^ 511
+			own -= r.Int64N(512<<10) &^ 511
 			fam.cut(own)
 		}
 		block := int64(512) << r.IntN(13) // to 2 MiB

@@ -3,6 +3,7 @@ package vhd
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
@@ -11,7 +12,7 @@ import (
 // written whole or with 511 bytes; else the copy at the start.
 func (l *layer) readFooter() error {
 	if l.info.Size < format.FooterSize-1 {
-		return l.errorf("", &kindError{ErrNotVHD, notVHD(l.info.Size, nil)})
+		return l.notVHD()
 	}
 	end, at, endErr := l.readEndFooter()
 	front, frontErr := l.readFooterCopy()
@@ -112,9 +113,10 @@ func (l *layer) noFooter(endErr, frontErr error) error {
 			return l.errorf("", &renamed{ErrCorrupt, err})
 		}
 	}
-	var first [8]byte
-	if err := l.read(first[:], 0, ""); err != nil {
-		return err
-	}
-	return l.errorf("", &kindError{ErrNotVHD, notVHD(l.info.Size, first[:])})
+	return l.notVHD()
+}
+
+func (l *layer) notVHD() error {
+	return l.errorf("", &kindError{ErrNotVHD, fmt.Sprintf(
+		"not a VHD image: no footer (cookie \"conectix\") at the end or at the start of its %d bytes", l.info.Size)})
 }

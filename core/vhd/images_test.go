@@ -3,6 +3,7 @@ package vhd_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,11 @@ func pageBlock(l *layout, off int64) uint32 {
 }
 
 func foreigners() []foreign {
+	return slices.Concat(bySize(), byTapdisks(), oddlyLaidOut())
+}
+
+// bySize are those that differ in what they take for the disk's size.
+func bySize() []foreign {
 	return []foreign{
 		{"qemu, data on no page", func() (*layout, []byte) {
 			content := noise(4 * block2M)
@@ -87,6 +93,11 @@ func foreigners() []foreign {
 			l.footer.Creator = format.CreatorAzure
 			return l, sampleContent()
 		}},
+	}
+}
+
+func byTapdisks() []foreign {
+	return []foreign{
 		{"tapdisk, bitmaps in part", func() (*layout, []byte) {
 			content := zeros(4 * block2M)
 			l, batmap, next := byTapdisk(format.Dynamic, 4*block2M, block2M)
@@ -121,6 +132,11 @@ func foreigners() []foreign {
 			l.block(1, pageBlock(l, next), l.bits(), content[block2M:][:block2M])
 			return l.seal(batmap), content // its bit is clear
 		}},
+	}
+}
+
+func oddlyLaidOut() []foreign {
+	return []foreign{
 		{"prepared to be resized: spare BAT entries", func() (*layout, []byte) {
 			l := sample()
 			for len(l.bat) < 1000 {

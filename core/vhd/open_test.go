@@ -206,7 +206,7 @@ func TestOpenRefusesBrokenRecords(t *testing.T) {
 	}
 }
 
-func TestOpenSaysWhatAFileIsInsteadOfAVHD(t *testing.T) {
+func TestOpenSaysThatAFileIsNoVHD(t *testing.T) {
 	pad := func(s string) []byte { return append([]byte(s), make([]byte, 4096)...) }
 	tests := []struct {
 		name  string
@@ -219,12 +219,7 @@ func TestOpenSaysWhatAFileIsInsteadOfAVHD(t *testing.T) {
 		{"text of 511 bytes", bytes.Repeat([]byte("x"), 511), []string{"511 bytes"}},
 		{"text of 512 bytes", bytes.Repeat([]byte("x"), 512), []string{"512 bytes"}},
 		{"zeros", make([]byte, 1<<20), []string{"1048576 bytes"}},
-		{"VHDX", pad("vhdxfile"), []string{"VHDX", "qemu-img convert"}},
-		{"qcow2", pad("QFI\xfb"), []string{"qcow2", "qemu-img convert"}},
-		{"VMDK", pad("KDMV"), []string{"VMDK", "qemu-img convert"}},
-		{"VDI", pad("<<< Oracle VM VirtualBox Disk Image >>>"), []string{"VDI", "qemu-img convert"}},
-		{"gzip", pad("\x1f\x8b\x08"), []string{"gzip", "unpack"}},
-		{"zip", pad("PK\x03\x04"), []string{"zip", "unpack"}},
+		{"VHDX", pad("vhdxfile"), []string{"4104 bytes"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -51,7 +51,11 @@ func publish(fsys storage.FS, name string, write func(f storage.File) error) (er
 	if err := giveName(fsys, temp, name); err != nil {
 		return wrap(err)
 	}
-	return translate(fsys.SyncDir(dir))
+	if err := fsys.SyncDir(dir); err != nil {
+		fsys.Remove(name)
+		return wrap(err)
+	}
+	return nil
 }
 
 // giveName moves temp to name unless that is taken. A link tells without a
@@ -59,7 +63,10 @@ func publish(fsys storage.FS, name string, write func(f storage.File) error) (er
 func giveName(fsys storage.FS, temp, name string) error {
 	err := fsys.Link(temp, name)
 	if err == nil {
-		return fsys.Remove(temp)
+		if err = fsys.Remove(temp); err != nil {
+			fsys.Remove(name)
+		}
+		return err
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return err

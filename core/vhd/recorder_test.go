@@ -63,7 +63,7 @@ func (r *recorder) take(ops ...string) []call {
 // changes is take for what changes a file or orders it.
 func (r *recorder) changes() []call { return r.take("write", "truncate", "punch", "sync", "allocate") }
 
-// story is calls as a line: "write 512+1024, sync".
+// story is what calls do, in a line: "write write sync".
 func story(calls []call) string {
 	words := make([]string, len(calls))
 	for i, c := range calls {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -128,10 +129,13 @@ func TestDetachFlushesWhatWasMapped(t *testing.T) {
 // flushedDevice remembers what its first bytes were when it was flushed last.
 type flushedDevice struct {
 	*blockdev.Memory
+	mu      sync.Mutex
 	flushed []byte
 }
 
 func (d *flushedDevice) Flush() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.flushed = make([]byte, 4096)
 	_, err := d.ReadAt(d.flushed, 0)
 	return err

@@ -160,7 +160,8 @@ func (b *Box) Command(ctx context.Context, file string, args ...string) *exec.Cm
 		"PATH=" + os.Getenv("PATH") + ":" + strings.Join(sbin, ":"),
 		"HOME=" + b.Dir, "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=" + b.Dir,
 		"VHDMOUNT_RUNTIME_DIR=" + b.Runtime,
-		"GORACE=log_path=" + b.raceLog(),
+		// The detector waits for a second at each exit unless it is told not to.
+		"GORACE=atexit_sleep_ms=0 log_path=" + b.raceLog(),
 	}, b.env...)
 	if b.user != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: b.user}

@@ -65,22 +65,6 @@ func TestCatchesWrongWrites(t *testing.T) {
 				return n, err
 			}}
 		}},
-		{"writes up to the end before it refuses", "ranges", "wrong content", func() *mutant {
-			return &mutant{writeAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
-				if off >= 0 && off < m.Size() && int64(len(p)) > m.Size()-off {
-					_, _ = m.WriteAt(p[:m.Size()-off], off)
-				}
-				return m.WriteAt(p, off)
-			}}
-		}},
-		{"writes short at the end", "ranges", "WriteAt of", func() *mutant {
-			return &mutant{writeAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
-				if off >= 0 && off < m.Size() {
-					p = p[:min(int64(len(p)), m.Size()-off)]
-				}
-				return m.WriteAt(p, off)
-			}}
-		}},
 	})
 }
 
@@ -93,22 +77,6 @@ func TestCatchesWrongReads(t *testing.T) {
 					n--
 				}
 				return n, err
-			}}
-		}},
-		{"short at the end, as a file", "ranges", "ReadAt of", func() *mutant {
-			return &mutant{readAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
-				if off > m.Size() || off >= 0 && int64(len(p)) > m.Size()-off {
-					return 0, io.EOF
-				}
-				return m.ReadAt(p, off)
-			}}
-		}},
-		{"nothing at the end is an error", "ranges", "ReadAt of nothing", func() *mutant {
-			return &mutant{readAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
-				if off >= m.Size() {
-					return 0, blockdev.ErrOutOfRange
-				}
-				return m.ReadAt(p, off)
 			}}
 		}},
 		{"skips zeros", "initial", "wrong content", func() *mutant {
@@ -138,6 +106,43 @@ func TestCatchesWrongReads(t *testing.T) {
 		{"nowait fails", "program", "without waiting", func() *mutant {
 			return &mutant{nowait: func(*blockdev.Memory, []byte, int64) (int, error) {
 				return 0, io.ErrNoProgress
+			}}
+		}},
+	})
+}
+
+func TestCatchesWrongBorders(t *testing.T) {
+	runMutants(t, []mutantTest{
+		{"writes up to the end before it refuses", "ranges", "wrong content", func() *mutant {
+			return &mutant{writeAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if off >= 0 && off < m.Size() && int64(len(p)) > m.Size()-off {
+					_, _ = m.WriteAt(p[:m.Size()-off], off)
+				}
+				return m.WriteAt(p, off)
+			}}
+		}},
+		{"writes short at the end", "ranges", "WriteAt of", func() *mutant {
+			return &mutant{writeAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if off >= 0 && off < m.Size() {
+					p = p[:min(int64(len(p)), m.Size()-off)]
+				}
+				return m.WriteAt(p, off)
+			}}
+		}},
+		{"short at the end, as a file", "ranges", "ReadAt of", func() *mutant {
+			return &mutant{readAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if off > m.Size() || off >= 0 && int64(len(p)) > m.Size()-off {
+					return 0, io.EOF
+				}
+				return m.ReadAt(p, off)
+			}}
+		}},
+		{"nothing at the end is an error", "ranges", "ReadAt of nothing", func() *mutant {
+			return &mutant{readAt: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if off >= m.Size() {
+					return 0, blockdev.ErrOutOfRange
+				}
+				return m.ReadAt(p, off)
 			}}
 		}},
 		{"nowait out of range", "ranges", "ReadAtNowait of", func() *mutant {

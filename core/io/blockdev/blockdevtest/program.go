@@ -27,6 +27,7 @@ const (
 
 var opNames = [...]string{"Read", "ReadNowait", "Write", "WriteZeros", "WriteZeroes", "Discard", "Extents", "Flush", "Reopen"}
 
+// String is the operation's name in Go.
 func (o Op) String() string { return opNames[o] }
 
 // changes tells whether the operation may alter a device.

@@ -2,7 +2,8 @@ package fuse
 
 import "github.com/hanwen/go-fuse/v2/fuse"
 
-// The names in the directory stand for the disk's parts and can't be changed.
+// What can't be done to a disk: the names in the directory stand for its parts
+// and can't be changed.
 
 // Mknod refuses; the kernel also asks it for an O_CREAT of a new name.
 func (f *filesystem) Mknod(_ <-chan struct{}, _ *fuse.MknodIn, _ string, _ *fuse.EntryOut) fuse.Status {
@@ -42,4 +43,10 @@ func (f *filesystem) Rmdir(_ <-chan struct{}, _ *fuse.InHeader, _ string) fuse.S
 // Rename refuses.
 func (f *filesystem) Rename(_ <-chan struct{}, _ *fuse.RenameIn, _, _ string) fuse.Status {
 	return fuse.EPERM
+}
+
+// Ioctl knows none: the file is no block device, and programs that ask whether
+// it is must be told that it isn't.
+func (f *filesystem) Ioctl(_ <-chan struct{}, _ *fuse.IoctlIn, _ []byte, _ *fuse.IoctlOut, _ []byte) fuse.Status {
+	return statusNotTTY
 }

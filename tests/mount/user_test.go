@@ -1,0 +1,97 @@
+package mount
+
+import (
+	"os"
+	"os/user"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/vhdmount/vhdmount/tests/harness"
+)
+
+// unprivileged is a box of a user who isn't root: the one who runs the tests,
+// or, where that is root, nobody, to whom /dev/fuse is opened meanwhile.
+func unprivileged(t *testing.T) *harness.Box {
+	t.Helper()
+	harness.Fuse(t)
+	harness.Tools(t, "fusermount3")
+	if os.Geteuid() != 0 {
+		return harness.New(t)
+	}
+	harness.Root(t)
+	openFuse(t)
+	nobody, err := user.Lookup("nobody")
+	check(t, err)
+	uid, err := strconv.ParseUint(nobody.Uid, 10, 32)
+	check(t, err)
+	gid, err := strconv.ParseUint(nobody.Gid, 10, 32)
+	check(t, err)
+	return harness.New(t).As(uint32(uid), uint32(gid))
+}
+
+// fuseDevice is /dev/fuse while tests have it opened to all.
+var fuseDevice struct {
+	sync.Mutex
+	users int
+	mode  os.FileMode // before
+}
+
+// openFuse opens /dev/fuse to all users until the last test that asked for it
+// has ended.
+func openFuse(t *testing.T) {
+	t.Helper()
+	d := &fuseDevice
+	d.Lock()
+	defer d.Unlock()
+	if d.users++; d.users == 1 {
+		info, err := os.Stat("/dev/fuse")
+		check(t, err)
+		d.mode = info.Mode().Perm()
+		check(t, os.Chmod("/dev/fuse", 0o666))
+	}
+	t.Cleanup(func() {
+		d.Lock()
+		defer d.Unlock()
+		if d.users--; d.users == 0 {
+			check(t, os.Chmod("/dev/fuse", d.mode))
+		}
+	})
+}
+
+// TestAUserWithoutPrivilege does it all: no root, no special flag.
+func TestAUserWithoutPrivilege(t *testing.T) {
+	t.Parallel()
+	b := unprivileged(t)
+	harness.Tools(t, "sfdisk", "mkfs.ext4", "e2fsck")
+	b.OK("create", "64M", "disk.vhd")
+	m := b.Mount("disk.vhd")
+	b.Tool("sh", "-c", "echo 'start=2048,type=83' | sfdisk -q "+m.Disk)
+	b.Tool("mkfs.ext4", "-q", "-F", m.Part("1"))
+	b.Tool("e2fsck", "-f", "-n", m.Part("1"))
+	r := b.Try("stat", "-c", "%u %a", m.Disk)
+	if want := b.Tool("id", "-u"); r.Stdout != want[:len(want)-1]+" 600\n" {
+		t.Errorf("the disk's owner and mode: %q; want %q", r.Stdout, want)
+	}
+	b.OK("unmount", m.Point)
+	b.OK("check", "disk.vhd")
+	m = b.Mount("disk.vhd")
+	b.Tool("e2fsck", "-f", "-n", m.Part("1"))
+	b.OK("unmount", "disk.vhd")
+	if left := b.Mounts(); len(left) != 0 {
+		t.Errorf("still mounted: %v", left)
+	}
+}
+
+// TestAnotherUserIsKeptOut, root too, unless allow_other lets them in.
+func TestAnotherUserIsKeptOut(t *testing.T) {
+	t.Parallel()
+	harness.Root(t)
+	b := unprivileged(t)
+	b.OK("create", "64M", "disk.vhd")
+	m := b.Mount("disk.vhd")
+	if _, err := os.Stat(m.Disk); !os.IsPermission(err) {
+		t.Errorf("root's stat of another user's disk: %v; want permission denied", err)
+	}
+	b.OK("unmount", m.Point)
+}
