@@ -12,10 +12,15 @@ import (
 )
 
 const (
-	// growBlocks is how many blocks the file grows by at a time, within
-	// maxGrow bytes: each time costs a sync.
-	growBlocks = 64
-	maxGrow    = 256 << 20
+	// growAhead is how many bytes the file grows by beyond what is needed, where
+	// that costs no space. Each time costs a sync, which waits for all that was
+	// written since the last.
+	growAhead = 1 << 30
+	// growDense is the same in blocks, where the file system has no holes.
+	growDense = 16
+	// minProbe is the space, in bytes, that growing may take without a file
+	// system being taken for one without holes: footers and its own records.
+	minProbe = 64 << 10
 	// dataAlign is where a new block's data begins, in bytes: on a page, as
 	// tapdisk places it.
 	dataAlign = 4096
@@ -43,8 +48,12 @@ type allocator struct {
 	retired []int64 // offsets of blocks given up since the last commit
 	untidy  bool    // the file may not end where its last block does
 
-	growMu sync.Mutex // serialises grow
-	most   int64      // bytes: the size beyond which no disk of this size needs to grow
+	// growMu serialises grow, and guards what follows.
+	growMu  sync.Mutex
+	settled bool  // the footers are as settleFooters leaves them
+	probed  bool  // the file was grown before, by one block
+	holes   bool  // and that took no space
+	most    int64 // bytes: the size beyond which no disk of this size needs to grow
 }
 
 func (a *allocator) init(l *layer, readOnly bool) {
@@ -151,32 +160,52 @@ func (m *Image) grow() error {
 	if need/format.SectorSize >= math.MaxUint32 {
 		return m.leaf.errorf("", fmt.Errorf("%w: the format's 2 TiB of file are used up", blockdev.ErrNoSpace))
 	}
-	if err := m.mendFooterCopy(); err != nil {
+	if err := m.settleFooters(); err != nil {
 		return err
 	}
-	stride := roundUp(a.layer.blocks.stride(), a.align)
-	ahead := need + min(growBlocks*stride, max(maxGrow, stride))
-	ahead = max(need, min(ahead, a.most, math.MaxUint32*int64(format.SectorSize)))
-	err := m.growTo(limit, ahead)
-	if errors.Is(err, storage.ErrNoSpace) && ahead > need {
-		err = m.growTo(limit, need)
+	ahead := min(need+a.ahead(), a.most, math.MaxUint32*int64(format.SectorSize))
+	if err := m.growTo(limit, max(need, ahead)); !errors.Is(err, storage.ErrNoSpace) || ahead <= need {
+		return err
 	}
-	return err
+	return m.growTo(limit, need)
 }
 
-// mendFooterCopy makes sure of the footer's copy at the start of the file,
-// which is all there is while the one at the end moves.
-func (m *Image) mendFooterCopy() error {
-	if !m.leaf.copyBad {
+// ahead is how many bytes to grow by beyond the next block: none at first.
+func (a *allocator) ahead() int64 {
+	stride := roundUp(a.layer.blocks.stride(), a.align)
+	switch {
+	case !a.probed:
+		return 0
+	case a.holes:
+		return max(growAhead, stride)
+	default:
+		return growDense * stride
+	}
+}
+
+// settleFooters makes sure, once, before the footer at the end moves, that the
+// one at the start is there and stable: until the move is, it is all there is.
+// That it was read from the file says nothing: its writer may have been killed
+// before a sync. A footer of 511 bytes is made whole on the way.
+func (m *Image) settleFooters() error {
+	l := m.leaf
+	if m.alloc.settled {
 		return nil
 	}
-	if err := m.writeFooter(0); err != nil {
-		return err
+	if l.copyBad {
+		if err := m.writeFooter(0); err != nil {
+			return err
+		}
+	}
+	if l.footerAt == FromShortEnd {
+		if err := m.writeFooter(l.footerStart()); err != nil {
+			return err
+		}
 	}
 	if err := m.syncOrFail(); err != nil {
 		return err
 	}
-	m.leaf.copyBad = false
+	m.alloc.settled = true
 	return nil
 }
 
@@ -186,8 +215,8 @@ func (m *Image) mendFooterCopy() error {
 func (m *Image) growTo(from, to int64) error {
 	f := m.leaf.file
 	m.alloc.setUntidy()
-	size, err := f.Size()
-	if err == nil && size > from+format.FooterSize {
+	before, err := f.Stat()
+	if err == nil && before.Size > from+format.FooterSize {
 		err = f.Truncate(from + format.FooterSize)
 	}
 	if err != nil {
@@ -205,6 +234,10 @@ func (m *Image) growTo(from, to int64) error {
 	}
 	if err := m.syncOrFail(); err != nil {
 		return err
+	}
+	if after, err := f.Stat(); err == nil && !m.alloc.probed {
+		m.alloc.probed = true
+		m.alloc.holes = after.Allocated-before.Allocated < max(to-from, minProbe)
 	}
 	m.alloc.mu.Lock()
 	m.alloc.limit = to

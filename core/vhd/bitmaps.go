@@ -26,8 +26,9 @@ type sectorBitmap struct {
 	block  int64
 	sector uint32 // where the block begins: a block that moved has a new bitmap
 
-	// pins is guarded by bitmapCache.mu.
-	pins int
+	// Guarded by bitmapCache.mu.
+	pins    int
+	changed bool // since it was read from the file
 }
 
 // run is Bitmap.Run under the lock.
@@ -71,6 +72,7 @@ type bitmapCache struct {
 	mu      sync.RWMutex
 	byBlock map[int64]*sectorBitmap
 	dirty   map[int64]*sectorBitmap // those of byBlock that differ from the file
+	left    uint64                  // how many that were changed have left since
 }
 
 func newBitmapCache(size int64) *bitmapCache {
@@ -99,15 +101,39 @@ func (c *bitmapCache) pin(b int64, sector uint32) *sectorBitmap {
 	return s
 }
 
-// add puts the bitmap of block b at sector in place, unless another came
-// first, and returns the one that is there, pinned if asked. What the cache
-// has of a place where the block was before is forgotten.
-func (c *bitmapCache) add(b int64, sector uint32, bits format.Bitmap, pin bool) *sectorBitmap {
+// generation is what add wants to be told of the moment before a bitmap was
+// read from the file.
+func (c *bitmapCache) generation() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.left
+}
+
+// add is put for a bitmap that was read from the file. It returns nil where
+// that may be older than the file: one that was changed has left the cache
+// since the generation.
+func (c *bitmapCache) add(b int64, sector uint32, bits format.Bitmap, generation uint64, pin bool) *sectorBitmap {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.byBlock[b] == nil && generation != c.left {
+		return nil
+	}
+	return c.putLocked(b, sector, bits, pin)
+}
+
+// put puts the bitmap of block b at sector in place, unless another came
+// first, and returns the one that is there, pinned if asked. What the cache
+// has of a place where the block was before is forgotten.
+func (c *bitmapCache) put(b int64, sector uint32, bits format.Bitmap, pin bool) *sectorBitmap {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.putLocked(b, sector, bits, pin)
+}
+
+func (c *bitmapCache) putLocked(b int64, sector uint32, bits format.Bitmap, pin bool) *sectorBitmap {
 	s := c.byBlock[b]
 	if s == nil || s.sector != sector {
-		delete(c.dirty, b)
+		c.forget(b)
 		s = &sectorBitmap{bits: bits, block: b, sector: sector}
 		c.byBlock[b] = s
 	}
@@ -124,6 +150,7 @@ func (c *bitmapCache) unpin(s *sectorBitmap, changed bool) {
 	defer c.mu.Unlock()
 	s.pins--
 	if changed {
+		s.changed = true
 		c.dirty[s.block] = s
 	}
 }
@@ -137,7 +164,7 @@ func (c *bitmapCache) evict(keep *sectorBitmap) {
 	}
 	for b, s := range c.byBlock {
 		if s != keep && s.pins == 0 && c.dirty[b] == nil {
-			delete(c.byBlock, b)
+			c.forget(b)
 			if int64(len(c.byBlock))*c.size <= maxBitmapBytes {
 				return
 			}
@@ -149,6 +176,14 @@ func (c *bitmapCache) evict(keep *sectorBitmap) {
 func (c *bitmapCache) drop(b int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forget(b)
+}
+
+// forget takes block b's bitmap out. The caller holds mu.
+func (c *bitmapCache) forget(b int64) {
+	if s := c.byBlock[b]; s != nil && s.changed {
+		c.left++
+	}
 	delete(c.byBlock, b)
 	delete(c.dirty, b)
 }

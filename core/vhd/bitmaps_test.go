@@ -11,7 +11,7 @@ const testBitmap = 64 << 10 // bytes of a bitmap, as in blocks of 256 MiB
 func TestBitmapCacheStaysWithinItsBound(t *testing.T) {
 	c := newBitmapCache(testBitmap)
 	for b := range int64(1000) {
-		s := c.add(b, uint32(b), make(format.Bitmap, testBitmap), false)
+		s := c.put(b, uint32(b), make(format.Bitmap, testBitmap), false)
 		if c.peek(b, uint32(b)) != s {
 			t.Fatalf("bitmap %d was dropped for being new", b)
 		}
@@ -23,12 +23,12 @@ func TestBitmapCacheStaysWithinItsBound(t *testing.T) {
 
 func TestBitmapCacheKeepsWhatIsDirtyOrPinned(t *testing.T) {
 	c := newBitmapCache(testBitmap)
-	pinned := c.add(1, 1, make(format.Bitmap, testBitmap), true)
-	dirty := c.add(2, 2, make(format.Bitmap, testBitmap), true)
+	pinned := c.put(1, 1, make(format.Bitmap, testBitmap), true)
+	dirty := c.put(2, 2, make(format.Bitmap, testBitmap), true)
 	dirty.set(5, 1, 8)
 	c.unpin(dirty, true)
 	for b := int64(10); b < 1000; b++ {
-		c.add(b, uint32(b), make(format.Bitmap, testBitmap), false)
+		c.put(b, uint32(b), make(format.Bitmap, testBitmap), false)
 	}
 	if c.peek(1, 1) != pinned || c.peek(2, 2) != dirty {
 		t.Fatal("a pinned or dirty bitmap was dropped")
@@ -36,7 +36,7 @@ func TestBitmapCacheKeepsWhatIsDirtyOrPinned(t *testing.T) {
 	c.unpin(pinned, false)
 	c.committed(c.pending())
 	for b := int64(1000); b < 20000 && (c.peek(1, 1) != nil || c.peek(2, 2) != nil); b++ {
-		c.add(b, uint32(b), make(format.Bitmap, testBitmap), false)
+		c.put(b, uint32(b), make(format.Bitmap, testBitmap), false)
 	}
 	if c.peek(1, 1) != nil || c.peek(2, 2) != nil {
 		t.Error("clean bitmaps that nobody uses stay forever")
@@ -45,7 +45,7 @@ func TestBitmapCacheKeepsWhatIsDirtyOrPinned(t *testing.T) {
 
 func TestBitmapChangedDuringACommitStaysDirty(t *testing.T) {
 	c := newBitmapCache(512)
-	s := c.add(1, 1, make(format.Bitmap, 512), true)
+	s := c.put(1, 1, make(format.Bitmap, 512), true)
 	s.set(0, 1, 64)
 	c.unpin(s, true)
 	list := c.pending()
@@ -82,19 +82,19 @@ func TestBitmapSetTellsWhatChanged(t *testing.T) {
 // A block that was given up and came back elsewhere has another bitmap.
 func TestBitmapOfAPlaceTheBlockHasLeftIsNotFound(t *testing.T) {
 	c := newBitmapCache(512)
-	old := c.add(7, 100, make(format.Bitmap, 512), true)
+	old := c.put(7, 100, make(format.Bitmap, 512), true)
 	c.unpin(old, true)
 	if c.peek(7, 200) != nil || c.pin(7, 200) != nil {
 		t.Fatal("the bitmap of another place is found")
 	}
-	s := c.add(7, 200, make(format.Bitmap, 512), false)
+	s := c.put(7, 200, make(format.Bitmap, 512), false)
 	if s == old || c.peek(7, 200) != s || c.peek(7, 100) != nil {
 		t.Error("the old place's bitmap is still there")
 	}
 	if c.isDirty() {
 		t.Error("the old place's bitmap would still be written")
 	}
-	if again := c.add(7, 200, make(format.Bitmap, 512), false); again != s {
+	if again := c.put(7, 200, make(format.Bitmap, 512), false); again != s {
 		t.Error("who comes second replaces what the first has changed")
 	}
 }

@@ -228,7 +228,7 @@ func (m *Image) finish() error {
 	if m.leaf.blocks == nil || !m.alloc.isUntidy() {
 		return nil
 	}
-	if err := m.mendFooterCopy(); err != nil {
+	if err := m.settleFooters(); err != nil {
 		return err
 	}
 	end := m.leaf.dataEnd()

@@ -32,7 +32,9 @@ func grownImage(t *testing.T, r *recorder, o vhd.Options) *vhd.Image {
 	o.FS = r
 	img, err := vhd.Open("/disk.vhd", o)
 	must(t, err)
-	must(t, write(img, "grow", 15*4096))
+	for b := int64(15); b > 12; b-- { // the first time it may grow by little
+		must(t, write(img, "grow", b*4096))
+	}
 	must(t, img.Flush())
 	r.take()
 	return img
@@ -95,7 +97,8 @@ func TestFlushWithNothingToDoSyncsNothing(t *testing.T) {
 		img := open(t, r, "/disk.vhd")
 		r.take()
 		must(t, img.Flush())
-		if calls := r.changes(); len(calls) > 0 {
+		// Who had it before may have been killed before a sync.
+		if calls := r.take(); story(calls) != "sync" {
 			t.Errorf("flush of an image just opened: %v", calls)
 		}
 		must(t, write(img, "data", 0))

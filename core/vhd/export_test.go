@@ -28,3 +28,10 @@ func (m *Image) ChainRuns() int {
 	}
 	return n
 }
+
+// HasBitmap tells whether block b's sector bitmap is in memory.
+func (m *Image) HasBitmap(b int64) bool {
+	m.bitmaps.mu.RLock()
+	defer m.bitmaps.mu.RUnlock()
+	return m.bitmaps.byBlock[b] != nil
+}

@@ -54,6 +54,8 @@ var (
 func newImage(c *opener) *Image {
 	leaf := c.layers[0]
 	m := &Image{leaf: leaf, readOnly: c.ReadOnly, durability: c.Durability}
+	// What a killed process wrote is shown, and so must be in the next flush.
+	m.commits.unsynced.Store(!c.ReadOnly)
 	if len(c.layers) > 1 {
 		m.under = newChain(c.layers[1:])
 	}
@@ -73,9 +75,22 @@ func newImage(c *opener) *Image {
 // Size is the disk's size in bytes.
 func (m *Image) Size() int64 { return m.leaf.size }
 
-// Layers describes the image and its parents, the image first, as they were
-// at open.
-func (m *Image) Layers() []Layer { return append([]Layer(nil), m.layers...) }
+// Layers describes the image and its parents, the image first, as they were at
+// open; what grows with the image is of now.
+func (m *Image) Layers() []Layer {
+	layers := append([]Layer(nil), m.layers...)
+	if m.enter(0, 0) != nil {
+		return layers
+	}
+	defer m.leave()
+	if m.leaf.blocks != nil {
+		layers[0].Allocated = m.leaf.blocks.allocated()
+	}
+	if info, err := m.leaf.file.Stat(); err == nil {
+		layers[0].FileSize, layers[0].FileAllocated = info.Size, info.Allocated
+	}
+	return layers
+}
 
 // Warnings are what was odd at open but no reason to refuse: a line each.
 func (m *Image) Warnings() []string { return append([]string(nil), m.warnings...) }

@@ -27,7 +27,7 @@ type layer struct {
 	header   *format.Header // dynamic and differencing
 	blocks   *blockMap      // dynamic and differencing
 	batmap   *batmap        // nil: none that is valid
-	copyBad  bool           // the footer's copy at the start is not good; guarded by allocator.growMu once open
+	copyBad  bool           // the footer's copy at the start is not good
 	conflict error          // its two footers contradict one another
 	warnings []string
 }

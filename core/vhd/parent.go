@@ -88,20 +88,16 @@ func (c *opener) findParent(l *layer) (string, error) {
 	if err != nil {
 		return "", l.errorf("", err)
 	}
-	var outside error
+	var outside, failed error
 	for _, name := range names {
-		path := name
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		path, err := c.settle(path)
-		if err != nil {
+		path, err := c.look(dir, name)
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			failed = l.errorf("parent "+printable(name), err)
 			continue
-		}
-		if _, err := c.FS.Stat(path); err != nil {
+		case err != nil:
 			continue
-		}
-		if c.allowed(dir, path) {
+		case c.allowed(dir, path):
 			return path, nil
 		}
 		outside = l.errorf("", &kindError{ErrParentOutside, fmt.Sprintf(
@@ -109,6 +105,9 @@ func (c *opener) findParent(l *layer) (string, error) {
 	}
 	if outside != nil {
 		return "", outside
+	}
+	if failed != nil {
+		return "", failed
 	}
 	if len(names) == 0 {
 		return "", l.errorf("dynamic header", &kindError{ErrParentMissing, "a differencing image that names no parent: name it with --parent"})
@@ -120,14 +119,19 @@ func (c *opener) findParent(l *layer) (string, error) {
 	return "", l.errorf("", &kindError{ErrParentMissing, fmt.Sprintf("parent %s not found: name it with --parent", strings.Join(shown, " or "))})
 }
 
-// settle is path with its directory free of symbolic links; the last
-// component is left, for NoFollow to judge.
-func (c *opener) settle(path string) (string, error) {
-	dir, err := c.FS.Resolve(filepath.Dir(path))
+// look is the path of the file called name, seen from dir: its directory free
+// of symbolic links, the last component left for NoFollow to judge.
+func (c *opener) look(dir, name string) (string, error) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	parent, err := c.FS.Resolve(filepath.Dir(name))
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(dir, filepath.Base(path)), nil
+	path := filepath.Join(parent, filepath.Base(name))
+	_, err = c.FS.Stat(path)
+	return path, err
 }
 
 // allowed tells whether path lies in the tree of dir or of one of ParentDirs.

@@ -24,6 +24,9 @@ func publish(fsys storage.FS, name string, write func(f storage.File) error) (er
 	temp := filepath.Join(dir, "."+filepath.Base(name)+"."+rand.Text()[:8]+".tmp")
 	f, err := fsys.Create(temp, 0o666)
 	if err != nil {
+		if !errors.Is(err, fs.ErrExist) { // it may be there all the same
+			fsys.Remove(temp)
+		}
 		return wrap(err)
 	}
 	defer func() {

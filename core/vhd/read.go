@@ -102,15 +102,20 @@ func (m *Image) bitmap(b int64, sector uint32, nowait bool) (*sectorBitmap, erro
 // loadBitmap reads block b's bitmap from the file into the cache.
 func (m *Image) loadBitmap(b int64, sector uint32, pin bool) (*sectorBitmap, error) {
 	blocks := m.leaf.blocks
-	bits, err := m.leaf.readBits(b, sector, 0, blocks.bitmapSize)
-	if err != nil {
-		return nil, err
+	for {
+		generation := m.bitmaps.generation()
+		bits, err := m.leaf.readBits(b, sector, 0, blocks.bitmapSize)
+		if err != nil {
+			return nil, err
+		}
+		// Before a writer can find the bitmap: see writePartial.
+		if bits.AllSet(blocks.sectors()) {
+			blocks.full.add(b)
+		}
+		if s := m.bitmaps.add(b, sector, bits, generation, pin); s != nil {
+			return s, nil
+		}
 	}
-	s := m.bitmaps.add(b, sector, bits, pin)
-	if bits.AllSet(blocks.sectors()) {
-		blocks.full.add(b)
-	}
-	return s, nil
 }
 
 // readUnder reads what the leaf doesn't hold.

@@ -24,6 +24,8 @@ type recorder struct {
 	storage.FS
 	// before is called ahead of each call; an error of its is the call's.
 	before func(c call) error
+	// read is called after each ReadAt.
+	read func(c call)
 
 	mu    sync.Mutex
 	calls []call // guarded by mu
@@ -149,7 +151,11 @@ func (f *recordedFile) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.r.did("read", f.Name(), off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	return f.File.ReadAt(p, off)
+	n, err := f.File.ReadAt(p, off)
+	if f.r.read != nil {
+		f.r.read(call{"read", f.Name(), off, int64(len(p))})
+	}
+	return n, err
 }
 
 func (f *recordedFile) ReadAtNowait(p []byte, off int64) (int, error) {

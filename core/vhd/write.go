@@ -220,7 +220,7 @@ func (m *Image) allocateBlock(b int64, fill func(data int64, s *sectorBitmap) er
 		return err
 	}
 	if m.under != nil {
-		s = m.bitmaps.add(b, sector, bits, true)
+		s = m.bitmaps.put(b, sector, bits, true)
 	}
 	if err := fill(blocks.dataOffset(sector), s); err != nil {
 		return err

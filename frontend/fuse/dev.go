@@ -27,7 +27,7 @@ const (
 
 	// maxReaders and maxThreads bound how many threads take requests at a
 	// time, if that is not given, and how many there are while some wait for
-	// a disk.
+	// a disk. More than four readers were never faster.
 	maxReaders = 4
 	maxThreads = 16
 )
@@ -52,10 +52,11 @@ type dev struct {
 // time; 0 chooses.
 func newDev(fd, readers int, log *slog.Logger) *dev {
 	processors := runtime.GOMAXPROCS(0)
+	least, most := readers, readers
 	if readers <= 0 {
-		readers = min(max(1, processors/2), maxReaders)
+		least, most = 1, min(2*processors, maxReaders)
 	}
-	return &dev{fd: fd, log: log, pool: newPool(readers, processors, maxThreads)}
+	return &dev{fd: fd, log: log, pool: newPool(least, most, processors, maxThreads)}
 }
 
 func (d *dev) handshake(h handler) error {

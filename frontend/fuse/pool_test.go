@@ -15,7 +15,11 @@ type testPool struct {
 }
 
 func newTestPool(readers, limit int) *testPool {
-	p := &testPool{pool: newPool(readers, 2, limit), requests: make(chan func())}
+	return newAdaptivePool(readers, readers, limit)
+}
+
+func newAdaptivePool(least, most, limit int) *testPool {
+	p := &testPool{pool: newPool(least, most, 2, limit), requests: make(chan func())}
 	p.start = func() {
 		p.threads.Go(func() {
 			for p.next() {
@@ -125,7 +129,7 @@ func TestPoolBoundsThreadsThatWaitForTheDisk(t *testing.T) {
 }
 
 func TestPoolBoundsCopies(t *testing.T) {
-	p := newPool(2, 3, 16) // three processors: two may copy
+	p := newPool(2, 2, 2, 16) // two processors: two may copy
 	p.start = func() {}
 	p.active.Store(2)
 	for i, want := range []bool{true, true, false} {
@@ -181,6 +185,31 @@ func TestPoolKeepsAsManyReadersAsAskedFor(t *testing.T) {
 		synctest.Wait()
 		if total, parked := p.count(); total != 3 || parked != 0 || p.reading.Load() != 3 {
 			t.Errorf("%d threads, %d parked, %d reading", total, parked, p.reading.Load())
+		}
+		p.end()
+	})
+}
+
+func TestPoolAdaptsToItsClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newAdaptivePool(1, 3, 16)
+		for range 1000 { // as fast as they are taken
+			p.requests <- func() { time.Sleep(relieveAfter * 3 / 7) } // out of step with the watcher
+		}
+		synctest.Wait()
+		if got := p.readers.Load(); got != 3 {
+			t.Errorf("%d threads take requests of a busy client, want all 3", got)
+		}
+		for range 200 { // one that keeps none busy for long
+			p.requests <- func() {}
+			time.Sleep(relieveAfter)
+		}
+		synctest.Wait()
+		if got := p.readers.Load(); got != 1 {
+			t.Errorf("%d threads take requests of a slow client, want 1", got)
+		}
+		if got := p.reading.Load(); got != 1 {
+			t.Errorf("%d threads sleep for requests, want 1", got)
 		}
 		p.end()
 	})

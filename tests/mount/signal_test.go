@@ -3,6 +3,7 @@ package mount
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,7 @@ import (
 )
 
 func TestASignalLeavesACleanImage(t *testing.T) {
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
 		for _, kind := range []string{"dynamic", "fixed", "differencing"} {
 			t.Run(unix.SignalName(sig)+"/"+kind, func(t *testing.T) {
 				t.Parallel()
@@ -52,8 +53,9 @@ func makeImage(b *harness.Box, kind, size, name string) {
 		b.OK("create", "--type", kind, size, name)
 		return
 	}
-	b.OK("create", size, "base-of-"+name)
-	b.OK("snapshot", "base-of-"+name, name)
+	base := filepath.Join(filepath.Dir(name), "base-of-"+filepath.Base(name))
+	b.OK("create", size, base)
+	b.OK("snapshot", base, name)
 }
 
 // compare has qemu-img compare an image that it opens itself with a raw disk.

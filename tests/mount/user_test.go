@@ -95,3 +95,19 @@ func TestAnotherUserIsKeptOut(t *testing.T) {
 	}
 	b.OK("unmount", m.Point)
 }
+
+// TestAClosedDeviceIsSaid, with what an administrator must allow. It runs
+// beside no other test, since it closes /dev/fuse.
+func TestAClosedDeviceIsSaid(t *testing.T) {
+	harness.Root(t)
+	b := unprivileged(t)
+	check(t, os.Chmod("/dev/fuse", 0o600)) // until the end of the test, as by openFuse
+	b.OK("create", "64M", "disk.vhd")
+	b.Mkdir("mnt")
+	for _, args := range [][]string{{"mount", "disk.vhd", "mnt"}, {"mount", "disk.vhd"}, {"mount", "-f", "disk.vhd", "mnt"}} {
+		b.Fails(args, "/dev/fuse", "administrator")
+	}
+	if list := b.List(); len(list) != 0 || len(b.Mounts()) != 0 {
+		t.Errorf("left behind: %+v, %v", list, b.Mounts())
+	}
+}

@@ -19,11 +19,15 @@ type Operation struct {
 	// Stable: once it has succeeded, what was acknowledged before it began is
 	// on stable storage.
 	Stable bool
+	// Tidy: it leaves the image closed, or as it was when it was opened.
+	Tidy bool
 	// Changes is what it may make of a sector of its range; nil: nothing.
 	Changes func(s Step, sector int) Change
-	// Observed: what it leaves, among what the rules allow, is found out by
-	// reading, all over the disk.
-	Observed bool
+	// Resizes: the disk may have another size afterwards.
+	Resizes bool
+	// Crashes: it ends as in a crash. What it leaves, among what the rules
+	// allow, is found out by reading, all over the disk.
+	Crashes bool
 	// Arg is the number of values that Step.Arg may have; 0: it has no use.
 	Arg int
 	// Run does it.
@@ -117,11 +121,11 @@ func Operations() []Operation {
 		{Name: "zero", Ranged: true, Concurrent: true, Changes: zeroes, Run: runZero},
 		{Name: "discard", Ranged: true, Concurrent: true, Changes: discards, Run: runDiscard},
 		{Name: "flush", Concurrent: true, Stable: true, Run: runFlush},
-		{Name: "reopen", Stable: true, Run: runReopen},
-		{Name: "close", Stable: true, Run: func(d *Disk, _ Step) error { return d.Close() }},
+		{Name: "reopen", Stable: true, Tidy: true, Run: runReopen},
+		{Name: "close", Stable: true, Tidy: true, Run: func(d *Disk, _ Step) error { return d.Close() }},
 		{Name: "snapshot", Stable: true, Run: runSnapshot},
-		{Name: "snapshot, larger", Stable: true, Observed: true, Run: runSnapshotLarger},
-		{Name: "killed write", Ranged: true, Arg: 14, Changes: mayWrite, Observed: true, Run: runKilledWrite},
+		{Name: "snapshot, larger", Stable: true, Resizes: true, Run: runSnapshotLarger},
+		{Name: "killed write", Ranged: true, Arg: 14, Changes: mayWrite, Crashes: true, Run: runKilledWrite},
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build race
+
+package vhdtest
+
+const slowness = 15
