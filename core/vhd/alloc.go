@@ -164,10 +164,11 @@ func (m *Image) grow() error {
 		return err
 	}
 	ahead := min(need+a.ahead(), a.most, math.MaxUint32*int64(format.SectorSize))
-	if err := m.growTo(limit, max(need, ahead)); !errors.Is(err, storage.ErrNoSpace) || ahead <= need {
-		return err
+	err := m.growTo(limit, max(need, ahead))
+	if errors.Is(err, storage.ErrNoSpace) && ahead > need && m.Err() == nil {
+		err = m.growTo(limit, need)
 	}
-	return m.growTo(limit, need)
+	return err
 }
 
 // ahead is how many bytes to grow by beyond the next block: none at first.

@@ -58,6 +58,9 @@ func (c *opener) open(name string) error {
 			return err
 		}
 	}
+	if c.Parent != "" && leaf.kind != KindDifferencing {
+		return leaf.errorf("", fmt.Errorf("a %v disk has no parent: leave %s out", leaf.kind, c.Parent))
+	}
 	for l := leaf; l.kind == KindDifferencing; {
 		if len(c.layers) > maxParents {
 			return leaf.errorf("", errTooDeep)

@@ -83,7 +83,10 @@ func (c *opener) parentError(l *layer, path string, err error) error {
 // findParent is the path of the first of l's candidates that exists and may be
 // opened.
 func (c *opener) findParent(l *layer) (string, error) {
-	names := l.parentNames()
+	names, err := l.parentNames()
+	if err != nil {
+		return "", err
+	}
 	dir, err := c.dirOf(l.name)
 	if err != nil {
 		return "", l.errorf("", err)
@@ -155,7 +158,7 @@ func within(dir, path string) bool {
 // parentNames are the places where l's parent may be, as its locators say in
 // their order (tapdisk takes the first that is there), then by its bare name
 // beside the image.
-func (l *layer) parentNames() []string {
+func (l *layer) parentNames() ([]string, error) {
 	var names []string
 	add := func(name string) {
 		if name != "" && !slices.Contains(names, name) {
@@ -164,9 +167,13 @@ func (l *layer) parentNames() []string {
 	}
 	for i, loc := range l.header.Locators {
 		path, err := l.locatorPath(i, loc)
-		if err != nil {
+		var damage *format.Error
+		switch {
+		case errors.Is(err, ErrCorrupt) || errors.As(err, &damage):
 			l.warnings = append(l.warnings, err.Error())
 			continue
+		case err != nil:
+			return nil, err
 		}
 		add(path.Path)
 		add(path.Literal)
@@ -178,7 +185,7 @@ func (l *layer) parentNames() []string {
 	if name != "." && name != ".." {
 		add(name)
 	}
-	return names
+	return names, nil
 }
 
 // locatorPath reads the path of locator i; none for one that holds none.

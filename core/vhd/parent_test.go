@@ -377,3 +377,12 @@ func TestDamageInAParentNamesTheParent(t *testing.T) {
 	_, err = img.ReadAt(make([]byte, 512), 2*4096)
 	wantError{vhd.ErrCorrupt, []string{"block 2", "9999"}}.check(t, err, "/bad.vhd")
 }
+
+func TestParentOfADiskThatHasNone(t *testing.T) {
+	fsys := storagetest.NewMemory()
+	create(t, fsys, "/disk.vhd", format.Dynamic, 64<<10, 4096)
+	_, err := vhd.Open("/disk.vhd", vhd.Options{FS: fsys, Parent: "/base.vhd"})
+	if err == nil || !strings.Contains(err.Error(), "/disk.vhd: a dynamic disk has no parent") {
+		t.Errorf("error %v, want that the disk has no parent", err)
+	}
+}

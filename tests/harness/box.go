@@ -88,7 +88,12 @@ func (b *Box) Run(args ...string) Result {
 // OK is Run for a command that must succeed; it returns its standard output.
 func (b *Box) OK(args ...string) string {
 	b.t.Helper()
-	r := b.Run(args...)
+	var r Result
+	if args[0] == "unmount" {
+		r = b.Unmount(args[1:]...)
+	} else {
+		r = b.Run(args...)
+	}
 	if r.Code != 0 {
 		b.t.Fatalf("vhdmount %s: exit code %d: %s%s", strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
 	}

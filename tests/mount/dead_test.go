@@ -36,7 +36,7 @@ func TestAKilledServer(t *testing.T) {
 			}
 			b.Fails([]string{"mount", "disk.vhd", m.Point}, m.Point, "server died", "unmount")
 			f.Close()
-			r := b.Run("unmount", m.Point)
+			r := b.Unmount(m.Point)
 			if r.Code != 0 || !strings.Contains(r.Stderr, "died") {
 				t.Errorf("unmount: %+v", r)
 			}

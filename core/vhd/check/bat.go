@@ -35,9 +35,9 @@ func (img *image) runSize() int64 { return img.header.BitmapSize() + int64(img.h
 
 // entries calls fn for each entry of the BAT, in order.
 func (img *image) entries(fn func(block int64, sector uint32)) error {
-	buf := make([]byte, batChunk*entrySize)
-	decoded := make([]uint32, batChunk)
 	total := int64(img.header.MaxTableEntries)
+	buf := make([]byte, min(batChunk, total)*entrySize)
+	decoded := make([]uint32, min(batChunk, total))
 	for first := int64(0); first < total; first += batChunk {
 		n := min(batChunk, total-first)
 		chunk := buf[:n*entrySize]

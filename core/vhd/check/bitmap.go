@@ -26,11 +26,12 @@ func newBitmapCheck(img *image) *bitmapCheck {
 	if !img.opt.Bitmaps {
 		return nil
 	}
+	chunk := min(dataChunk, int64(img.header.BlockSize))
 	return &bitmapCheck{
 		img:     img,
 		bitmap:  make(format.Bitmap, img.header.BitmapSize()),
-		data:    make([]byte, dataChunk),
-		zeros:   make([]byte, dataChunk),
+		data:    make([]byte, chunk),
+		zeros:   make([]byte, chunk),
 		sectors: int(img.header.BlockSize / format.SectorSize),
 	}
 }

@@ -71,6 +71,14 @@ func (r *FaultReport) String() string {
 	return fmt.Sprintf("%-42s %6d calls failed (%d made good, %d ended writing), %7d states after a power cut then", r.Kind, r.Calls, r.Tolerated, r.ReadOnly, r.States)
 }
 
+// Add adds what was done on another kind.
+func (r *FaultReport) Add(o *FaultReport) {
+	r.Calls += o.Calls
+	r.Tolerated += o.Tolerated
+	r.ReadOnly += o.ReadOnly
+	r.States += o.States
+}
+
 // FailEach makes every call of the storage fail that a step of each operation
 // makes on a kind of disk (those that crash left out), one after another, in each of the ways. It demands
 // that
