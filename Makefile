@@ -15,8 +15,11 @@ VERSION := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v
 COMMIT  := $(shell git describe --always --abbrev=12 --exclude '*' --dirty=', modified' 2>/dev/null)
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X "main.commit=$(COMMIT)")
 
+# Every state counts here, and the race detector costs nine in ten of them: the same tests run under it by scripts/run-tests.
+EXPLORE := $(GO) test ./core/vhd -count=1 -timeout 30m -run TestNothingIsLostToAPowerCut -v
+
 .DEFAULT_GOAL := build
-.PHONY: build install uninstall demo test lint fuzz bench deps deps-demo deps-test deps-bench deps-vm clean help
+.PHONY: build install uninstall demo test soak lint fuzz bench deps deps-demo deps-test deps-bench deps-vm clean help
 
 build: ## one static binary, ./vhdmount
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o vhdmount ./cmd/vhdmount
@@ -32,6 +35,12 @@ demo: ## what it does, in a minute, on a disk made for it
 test: ## everything, with real peers; what needs root runs as root
 	@scripts/deps test
 	@scripts/run-tests
+	$(EXPLORE) -explore.states=1000000
+
+soak: ## hours: a hundred million states after power cuts, a thousand kills of a real server
+	@scripts/deps test
+	$(EXPLORE) -timeout 0 -explore.states=100000000
+	$(GO) test -race ./tests/crash -count=1 -timeout 0 -v -fuse -root -tools -qemu -kills 1000
 
 lint: ## gofmt, vet, staticcheck, shellcheck, the import rules
 	@unformatted=$$(gofmt -l cmd core frontend tests); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

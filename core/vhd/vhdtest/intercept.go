@@ -33,8 +33,8 @@ func (c *Call) Changes() bool {
 type Through func(c *Call, do func() error) error
 
 // Intercept is fsys with the calls that open, read and change going through a
-// function. Optional abilities of files are hidden. It is as safe for concurrent use as the
-// function is.
+// function. Optional abilities of files are hidden. It is as safe for
+// concurrent use as the function is.
 func Intercept(fsys storage.FS, through Through) storage.FS {
 	return &intercepted{FS: fsys, through: through}
 }

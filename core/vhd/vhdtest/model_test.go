@@ -27,7 +27,7 @@ func (s story) do(op string, first, count int, tag uint32, from, to int) *event 
 	return e
 }
 
-// fits tells which rule a disk breaks at a point, 0 for none.
+// breaks tells which rule a disk breaks at a point, 0 for none.
 func (s story) breaks(point int, tags ...Tag) int {
 	err := s.at(point).judge(tags)
 	if err == nil {
