@@ -15,6 +15,10 @@ import (
 // error wraps it and says who, where that can be found.
 var ErrBusy = errors.New("the disk is in use")
 
+// ErrUnflushed is a Detach that took the disk away, and could not flush it.
+// Its error wraps the reason too.
+var ErrUnflushed = errors.New("not flushed")
+
 // Frontend is a way to show a disk.
 type Frontend interface {
 	// Attach shows dev and returns when it can be opened at Session.Path.
@@ -35,7 +39,8 @@ type Session interface {
 	// Detach takes the disk away in order: drain, flush, take away. While a
 	// program has it open the error wraps ErrBusy and the disk is still
 	// shown, unless lazy was asked for by WithLazy. A device that can't be
-	// flushed is an error, and the disk is still shown.
+	// flushed is an error, and the disk is still shown; where it is not, as
+	// after a lazy Detach, the error wraps ErrUnflushed.
 	Detach(ctx context.Context) error
 }
 

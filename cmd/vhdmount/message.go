@@ -26,6 +26,8 @@ var advice = []struct {
 }{
 	{storage.ErrInUse, "close it there first"},
 	{fuse.ErrMountpoint, "name an empty directory, or none"},
+	{errMountOnImage, "name an empty directory, or none"},
+	{errMountOnParent, "name an empty directory, or none"},
 	{fs.ErrNotExist, "is the name right?"},
 	{storage.ErrNotRegular, "name the image file itself"},
 	{blockdev.ErrNoSpace, "make room there and try again"},
@@ -63,15 +65,24 @@ func message(err error) string {
 // text is err's own text, without the system call and the second mention of
 // the file that an *fs.PathError has.
 func text(err error) string {
-	var image *vhd.ImageError
 	var path *fs.PathError
-	switch {
+	switch image := innermost(err); {
 	case !errors.As(err, &path):
 		return err.Error()
-	case errors.As(err, &image) && image.Image == path.Path:
+	case image != nil && image.Image == path.Path:
 		return strings.Replace(err.Error(), path.Error(), path.Err.Error(), 1)
 	}
 	return strings.Replace(err.Error(), path.Error(), path.Path+": "+path.Err.Error(), 1)
+}
+
+// innermost is the failure that names the image which err is about in the end:
+// a parent's is within its child's. It is nil if err is no image's.
+func innermost(err error) *vhd.ImageError {
+	var image *vhd.ImageError
+	for errors.As(err, &image) {
+		err = image.Err
+	}
+	return image
 }
 
 func whatToDo(err error) string {
@@ -105,10 +116,10 @@ func permissionAdvice(err error) string {
 
 // foreignImage recognises a file that is no VHD.
 func foreignImage(err error) (string, bool) {
-	if !errors.Is(err, vhd.ErrNotVHD) && !errors.Is(err, check.ErrNotVHD) {
+	way, name, ok := notVHD(err)
+	if !ok {
 		return "", false
 	}
-	name := nameOf(err)
 	f, openErr := os.Open(name)
 	if openErr != nil {
 		return "", false
@@ -119,17 +130,22 @@ func foreignImage(err error) (string, bool) {
 		return "", false
 	}
 	kind, ok := foreign.Identify(f, info.Size())
-	return fmt.Sprintf("%s: not a VHD image but %s: %s", name, kind.What, kind.Advice), ok
+	return fmt.Sprintf("%s%s: not a VHD image but %s: %s", way, name, kind.What, kind.Advice), ok
 }
 
-// nameOf is the file that err is about.
-func nameOf(err error) string {
-	var image *vhd.ImageError
-	if errors.As(err, &image) {
-		return image.Image
+// notVHD is the file that err calls none, and what err says before its name:
+// the children that led to it.
+func notVHD(err error) (way, name string, ok bool) {
+	image := innermost(err)
+	switch {
+	case image != nil && errors.Is(image, vhd.ErrNotVHD):
+		way, _, ok = strings.Cut(err.Error(), image.Error())
+		return way, image.Image, ok
+	case errors.Is(err, check.ErrNotVHD):
+		name, _, ok = strings.Cut(err.Error(), ": "+check.ErrNotVHD.Error())
+		return "", name, ok
 	}
-	name, _, _ := strings.Cut(err.Error(), ": "+check.ErrNotVHD.Error())
-	return name
+	return "", "", false
 }
 
 // warn prints a line that is no failure.

@@ -34,6 +34,13 @@ func TestMessage(t *testing.T) {
 		"another file's name too": {
 			&vhd.ImageError{Image: "disk.vhd", Place: "parent", Err: pathError("base.vhd", unix.ENOENT)},
 			"disk.vhd: parent: base.vhd: no such file or directory (is the name right?)"},
+		"a parent's name once": {
+			&vhd.ImageError{Image: "c.vhd", Place: "parent", Err: &vhd.ImageError{Image: "base.vhd", Err: pathError("base.vhd", unix.ENOENT)}},
+			"c.vhd: parent: base.vhd: no such file or directory (is the name right?)"},
+		"the image as the mount point": {
+			fmt.Errorf("disk.vhd: %w", errMountOnImage), "disk.vhd: is the image itself (name an empty directory, or none)"},
+		"a parent as the mount point": {
+			fmt.Errorf("base.vhd: %w", errMountOnParent), "base.vhd: is a parent of the image (name an empty directory, or none)"},
 		"damage, with its place and numbers": {
 			&vhd.ImageError{Image: "disk.vhd", Place: "block 17", Err: fmt.Errorf("%w: sector 9999 of 4096", vhd.ErrCorrupt)},
 			"disk.vhd: block 17: damaged image: sector 9999 of 4096 (vhdmount check tells more)"},
@@ -90,6 +97,14 @@ func TestMessageNamesWhatAForeignFileIs(t *testing.T) {
 		if got := message(err); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
+	}
+	child := filepath.Join(t.TempDir(), "child.vhd")
+	if err := os.WriteFile(child, []byte("conectix"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	parent := &vhd.ImageError{Image: child, Place: "parent", Err: &vhd.ImageError{Image: name, Err: vhd.ErrNotVHD}}
+	if got, want := message(parent), child+": parent: "+want; got != want {
+		t.Errorf("a parent's:\ngot  %s\nwant %s", got, want)
 	}
 	gone := &vhd.ImageError{Image: name + ".gone", Err: vhd.ErrNotVHD}
 	if got := message(gone); got != name+".gone: not a VHD image" {

@@ -40,6 +40,7 @@ type diskServer struct {
 	show    func(fuse.Options) frontend.Frontend
 	workDir string // that relative names of files are in
 	image   string // absolute, without symbolic links
+	point   string // the mount point as it was named
 	dir     *registry.Dir
 	name    string // of the mount, in the registry
 	log     *slog.Logger
@@ -87,7 +88,7 @@ func (s *diskServer) prepare() (err error) {
 	}
 	s.image = s.absolute(s.plan.image)
 	if s.plan.mountpoint != "" {
-		s.plan.mountpoint = s.absolute(s.plan.mountpoint)
+		s.point, s.plan.mountpoint = s.plan.mountpoint, s.absolute(s.plan.mountpoint)
 	}
 	if s.dir, err = openRegistry(); err != nil {
 		return err
@@ -146,9 +147,39 @@ func (s *diskServer) attach() (err error) {
 			return err
 		}
 		s.made = true
+	} else if err = s.checkMountpoint(); err != nil {
+		return err
 	}
 	s.session, err = s.frontend().Attach(context.Background(), s.img)
 	return err
+}
+
+// A mount point that is a file of the disk to be shown there. It would work,
+// but the disk would hide the image from every other program, and who names an
+// image twice means something else.
+var (
+	errMountOnImage  = errors.New("is the image itself")
+	errMountOnParent = errors.New("is a parent of the image")
+)
+
+// checkMountpoint refuses the image and its parents as the mount point, by
+// whatever name. One that can't be looked at is the frontend's to refuse.
+func (s *diskServer) checkMountpoint() error {
+	point, err := os.Stat(s.plan.mountpoint)
+	if err != nil {
+		return nil
+	}
+	for i, layer := range s.img.Layers() {
+		file, err := os.Stat(layer.Name)
+		switch {
+		case err != nil || !os.SameFile(point, file):
+		case i == 0:
+			return fmt.Errorf("%s: %w", s.point, errMountOnImage)
+		default:
+			return fmt.Errorf("%s: %w", s.point, errMountOnParent)
+		}
+	}
+	return nil
 }
 
 // frontend is the one that chooseFrontend chose.

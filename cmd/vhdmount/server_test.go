@@ -220,6 +220,42 @@ func TestAFailedAttachLeavesNothing(t *testing.T) {
 	must(t, img.Close())
 }
 
+// TestTheImageAndItsParentsAreNoMountPoints, by whatever name.
+func TestTheImageAndItsParentsAreNoMountPoints(t *testing.T) {
+	h := newHouse(t)
+	dir := filepath.Dir(h.image)
+	child, link, hard := filepath.Join(dir, "child.vhd"), filepath.Join(dir, "link"), filepath.Join(dir, "hard")
+	must(t, vhd.Snapshot(h.image, child, vhd.SnapshotOptions{}))
+	must(t, os.Symlink("disk.vhd", link))
+	must(t, os.Link(h.image, hard))
+	t.Chdir(dir)
+	for _, c := range []struct{ image, point, want string }{
+		{h.image, h.image, h.image + ": is the image itself"},
+		{"disk.vhd", "disk.vhd", "disk.vhd: is the image itself"},
+		{"disk.vhd", "link", "link: is the image itself"},
+		{"link", "hard", "hard: is the image itself"},
+		{"child.vhd", "child.vhd", "child.vhd: is the image itself"},
+		{"child.vhd", "disk.vhd", "disk.vhd: is a parent of the image"},
+		{child, link, link + ": is a parent of the image"},
+	} {
+		for _, readOnly := range []bool{false, true} {
+			plan := h.plan(c.point)
+			plan.image, plan.open.ReadOnly = c.image, readOnly
+			printed, result := h.serve(plan)
+			if err := <-result; err == nil || err.Error() != c.want || printed != "" {
+				t.Errorf("%s at %s: %v, printed %q; want %s", c.image, c.point, err, printed, c.want)
+			}
+		}
+	}
+	if h.stand.dev != nil || len(h.records()) != 0 {
+		t.Error("it was shown all the same")
+	}
+	h.stand.end() // at once
+	plan := h.plan(child)
+	_, result := h.serve(plan)
+	must(t, <-result) // a file that the disk has nothing to do with
+}
+
 func TestADiskThatCantBeAnnouncedIsTakenAwayAgain(t *testing.T) {
 	h := newHouse(t)
 	broken, in := io.Pipe()

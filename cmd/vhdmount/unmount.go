@@ -137,12 +137,12 @@ func (u unmounter) ask(record registry.Record) error {
 		return fmt.Errorf("%s: %w%s", u.name, err, seeLog(record.Entry))
 	case response.Busy:
 		who := strings.TrimPrefix(response.Error, record.Entry.Mountpoint+": ")
-		return fmt.Errorf("%s: %s; close it there, or hide it with --lazy", u.name, who)
-	case response.Error != "" && !response.Closed:
-		return u.refused(record.Entry, response)
+		return fmt.Errorf("%s: %s%s", u.name, who, u.unlessLazy("; close it there, or hide it with --lazy"))
 	case response.Pending:
-		warn(u.App.ErrWriter, "%s: hidden; the image is closed when the last program has closed the disk", u.name)
-		return nil
+		return u.pending(record.Entry, response)
+	case response.Error != "" && !response.Closed:
+		return fmt.Errorf("%s: still mounted: %s%s%s", u.name, response.Error,
+			u.unlessLazy("; --lazy takes it away without what can't be flushed"), seeLog(record.Entry))
 	}
 	if err := watch.Wait(u.Context.Context); err != nil {
 		return err
@@ -165,14 +165,22 @@ func (u unmounter) awaitEnd(e registry.Entry, watch *registry.Watch) error {
 	return err
 }
 
-// refused is a disk that its server did not take away, since it can't be
-// flushed. With --lazy it goes all the same.
-func (u unmounter) refused(e registry.Entry, response control.Response) error {
-	if !u.lazy {
-		return fmt.Errorf("%s: still mounted: %s; --lazy takes it away without what can't be flushed%s", u.name, response.Error, seeLog(e))
+// pending is a disk that is hidden, and that some program has open still.
+func (u unmounter) pending(e registry.Entry, response control.Response) error {
+	const closing = "the image is closed when the last program has closed the disk"
+	if response.Error != "" {
+		return fmt.Errorf("%s: hidden, but %s; %s%s", u.name, response.Error, closing, seeLog(e))
 	}
-	err := fmt.Errorf("%s: %s%s", u.name, response.Error, seeLog(e))
-	return errors.Join(err, u.unmountStale(u.Context.Context, e))
+	warn(u.App.ErrWriter, "%s: hidden; %s", u.name, closing)
+	return nil
+}
+
+// unlessLazy is advice to one who has not asked for --lazy.
+func (u unmounter) unlessLazy(advice string) string {
+	if u.lazy {
+		return ""
+	}
+	return advice
 }
 
 func seeLog(e registry.Entry) string {
@@ -214,7 +222,7 @@ func (u unmounter) unmountStale(ctx context.Context, e registry.Entry) error {
 	}
 	err = fuse.Unmount(ctx, e.Mountpoint, u.lazy)
 	if errors.Is(err, frontend.ErrBusy) {
-		return fmt.Errorf("%w; close it there, or hide it with --lazy", err)
+		return fmt.Errorf("%w%s", err, u.unlessLazy("; close it there, or hide it with --lazy"))
 	}
 	return err
 }

@@ -251,3 +251,36 @@ func TestUnsafeSyncsAtCloseAlone(t *testing.T) {
 		checkClean(t, r, "/disk.vhd")
 	}
 }
+
+// The disk is set to work early on long writes, and on those alone; what is
+// promised, a sync still has to do.
+func TestLongWritesBeginTheirSync(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		n     int64
+		o     vhd.Options
+		begun bool
+	}{
+		{"long", 256 << 10, vhd.Options{}, true},
+		{"short", 128 << 10, vhd.Options{}, false},
+		{"long, unsafe", 256 << 10, vhd.Options{Durability: vhd.Unsafe}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := &recorder{FS: storagetest.NewMemory()}
+			create(t, r, "/disk.vhd", format.Dynamic, 4<<20, 0)
+			test.o.FS = r
+			img, err := vhd.Open("/disk.vhd", test.o)
+			must(t, err)
+			_, err = img.WriteAt(noise(test.n), 0)
+			must(t, err)
+			calls := r.take("begin sync")
+			switch {
+			case !test.begun && len(calls) > 0:
+				t.Errorf("begun: %v", calls)
+			case test.begun && (len(calls) != 1 || calls[0].n != test.n):
+				t.Errorf("begun: %v, want the write's %d bytes", calls, test.n)
+			}
+			must(t, img.Close())
+		})
+	}
+}

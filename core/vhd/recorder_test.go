@@ -176,6 +176,9 @@ func (f *recordedFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
+// BeginSync is no call of the file below: a Memory has no disk to begin with.
+func (f *recordedFile) BeginSync(off, n int64) { _ = f.r.did("begin sync", f.Name(), off, n) }
+
 func (f *recordedFile) Truncate(size int64) error {
 	if err := f.r.did("truncate", f.Name(), size, 0); err != nil {
 		return err

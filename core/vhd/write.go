@@ -3,6 +3,7 @@ package vhd
 import (
 	"bytes"
 
+	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -34,9 +35,19 @@ func (m *Image) writeDisk(p []byte, off int64) error {
 	return nil
 }
 
+// earlySync is the size of a write, in bytes, from which on the disk is set to
+// work on it at once: with a long run of them a Flush finds most of it done,
+// and the disk has not idled meanwhile. Smaller ones may yet be written over.
+const earlySync = 256 << 10
+
 func (m *Image) writeFile(p []byte, off int64) error {
 	if _, err := m.leaf.file.WriteAt(p, off); err != nil {
 		return m.ioError("", err)
+	}
+	if len(p) >= earlySync && m.durability != Unsafe {
+		if f, ok := m.leaf.file.(storage.EarlyWriter); ok {
+			f.BeginSync(off, int64(len(p)))
+		}
 	}
 	return nil
 }

@@ -12,7 +12,8 @@ const (
 	// fixedFor is how long the kernel may believe what can't change: the
 	// names that are always there, and the directory's attributes. What
 	// changes under it (a file's blocks and times, the partitions' names) it
-	// asks for each time, which no read or write does.
+	// asks for each time, which no read or write does. (truncating needs it to
+	// ask for a disk's attributes.)
 	fixedFor = time.Hour
 
 	blockSize = 4096 // st_blksize, bytes
@@ -81,6 +82,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	if n == nil {
 		return statusStale
 	}
+	f.hasOpened(in.Pid)
 	f.attr(n, &out.Attr)
 	switch {
 	case n.id == infoNode && in.Flags()&fuse.FUSE_GETATTR_FH != 0:
@@ -149,7 +151,7 @@ func (f *filesystem) truncate(n *node, in *fuse.SetAttrIn, size uint64) fuse.Sta
 		return fuse.EROFS
 	case size == uint64(n.size):
 		return fuse.OK
-	case size == 0 && !ftruncate && f.opening(n, in.Pid):
+	case size == 0 && !ftruncate && f.truncating(n, in.Pid):
 		return fuse.OK
 	}
 	return fuse.EPERM

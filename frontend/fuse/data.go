@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 )
@@ -24,7 +25,7 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	off := int64(in.Offset)
 	p := buf[:min(int64(len(buf)), n.size-off)]
 	if err := f.read(n, p, off); err != nil {
-		return nil, f.fail("read", n, off, int64(len(p)), err)
+		return nil, f.fail(opReading, n, off, int64(len(p)), err)
 	}
 	return fuse.ReadResultData(p), fuse.OK
 }
@@ -63,7 +64,9 @@ func (f *filesystem) readInfo(in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fus
 }
 
 // Write stores data. As on a block device, a write across the end is short and
-// one past it is ENOSPC.
+// one past it is ENOSPC. A direct one across it stores what fits and is ENOSPC
+// too: the kernel may have several requests of it under way, and takes a short
+// one among them for an I/O error (fuse_get_res_by_io).
 func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n := f.node(in.NodeId)
 	switch {
@@ -79,13 +82,20 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		return 0, statusNoSpace
 	}
 	off := int64(in.Offset)
-	data = data[:min(int64(len(data)), n.size-off)]
-	err := f.write(n, data, off)
-	f.changed(n, off, int64(len(data))) // after an error too: some of it may be there
-	if err != nil {
-		return 0, f.fail("write", n, off, int64(len(data)), err)
+	fits := data[:min(int64(len(data)), n.size-off)]
+	op := opWriting
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		op = opStoring
 	}
-	return uint32(len(data)), fuse.OK
+	err := f.write(n, fits, off)
+	f.changed(n, off, int64(len(fits))) // after an error too: some of it may be there
+	switch {
+	case err != nil:
+		return 0, f.fail(op, n, off, int64(len(fits)), err)
+	case len(fits) < len(data) && op == opWriting && in.Flags&unix.O_DIRECT != 0:
+		return 0, statusNoSpace
+	}
+	return uint32(len(fits)), fuse.OK
 }
 
 // write stores data. A short one goes to the page cache as a rule and is not

@@ -17,10 +17,11 @@
 //
 //   - The size is fixed. O_TRUNC changes nothing, nor does truncation to the
 //     size that is; to any other it is EPERM. A write past the end is ENOSPC,
-//     a write across it is short.
+//     a write across it is short, or ENOSPC if it is direct.
 //   - fsync and fdatasync return when everything is on stable storage,
 //     whichever file it was written through. close promises nothing, as with a
-//     block device; Detach flushes.
+//     block device; Detach flushes. A sync that failed below is final: fsync is
+//     EIO from then on, and writes are EROFS.
 //   - lseek's SEEK_DATA and SEEK_HOLE, and st_blocks, tell what is allocated.
 //     fallocate punches holes and zeroes ranges, which read as zeros after.
 //   - A partition table that was changed shows when the directory is looked at

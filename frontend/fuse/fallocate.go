@@ -52,7 +52,7 @@ func (f *filesystem) zero(n *node, off, length int64) fuse.Status {
 	err := f.slow(forDevice, func() error { return blockdev.WriteZeroes(n.dev, off, length) })
 	f.changed(n, off, length)
 	if err != nil {
-		return f.fail("fallocate", n, off, length, err)
+		return f.fail(opZeroing, n, off, length, err)
 	}
 	return fuse.OK
 }

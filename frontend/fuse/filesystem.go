@@ -57,6 +57,7 @@ type filesystem struct {
 	parts    []*node // what the table says now, ascending
 	nextNode uint64
 	handles  map[uint64]*handle
+	opening  map[uint32]*handle // what each thread has opened last, while it may still be in open(2)
 	nextFh   uint64
 }
 
@@ -98,7 +99,7 @@ type node struct {
 type handle struct {
 	node    *node
 	write   bool
-	pid     uint32          // thread that opened it, while it may still be in open(2)
+	pid     uint32          // thread that opened it; 0 where the kernel has no number for it here
 	content []byte          // info.json, as it was when opened
 	entries []fuse.DirEntry // the directory, as it was when opened
 	// dataAt is where SEEK_DATA gave up looking and called it data; -1: nowhere.
@@ -119,6 +120,7 @@ func newFilesystem(o *Options, dev blockdev.Device, single bool) *filesystem {
 		gid:           o.GID,
 		nextNode:      firstPartNode,
 		handles:       make(map[uint64]*handle),
+		opening:       make(map[uint32]*handle),
 	}
 	f.fileMode, f.dirMode = modes(o)
 	f.modified.Store(time.Now().UnixNano())
@@ -181,8 +183,8 @@ func (f *filesystem) slow(why reason, op func() error) error {
 }
 
 // fail is the status for an error of the device, which it reports.
-func (f *filesystem) fail(op string, n *node, off, length int64, err error) fuse.Status {
-	status := toStatus(err)
+func (f *filesystem) fail(op operation, n *node, off, length int64, err error) fuse.Status {
+	status := toStatus(op, err)
 	if status != fuse.EINTR {
 		f.errors.failed(op, n.name, off, length, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +25,10 @@ import (
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
-var fuseFlag = flag.Bool("fuse", false, "run the tests that mount: they need root, /dev/fuse, fuse3, e2fsprogs and losetup")
+var (
+	fuseFlag = flag.Bool("fuse", false, "run the tests that mount: they need /dev/fuse, fuse3, xfsprogs")
+	rootFlag = flag.Bool("root", false, "with -fuse, run the tests that need root, e2fsprogs, fdisk and losetup too")
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -39,6 +43,15 @@ func needFUSE(t *testing.T) {
 	t.Helper()
 	if !*fuseFlag {
 		t.Skip("needs -fuse")
+	}
+}
+
+// needRoot says that a test needs root beside what needFUSE says.
+func needRoot(t *testing.T) {
+	t.Helper()
+	needFUSE(t)
+	if !*rootFlag {
+		t.Skip("needs -root")
 	}
 }
 
@@ -70,6 +83,16 @@ func attach(t *testing.T, dev blockdev.Device, o Options) frontend.Session {
 		}
 	})
 	return s
+}
+
+// emptyFile is a mount point that becomes the disk.
+func emptyFile(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // open opens a file of the test's, which is closed at the end at the latest.
@@ -132,7 +155,7 @@ func TestMountedFileActsAsABlockDevice(t *testing.T) {
 		"create": os.WriteFile(filepath.Join(filepath.Dir(s.Path()), "new"), nil, 0o600),
 		"mkdir":  os.Mkdir(filepath.Join(filepath.Dir(s.Path()), "new"), 0o700),
 	} {
-		if !errors.Is(err, syscall.EPERM) {
+		if !errors.Is(err, os.ErrPermission) { // EPERM, or EACCES by the directory's bits
 			t.Errorf("%s: %v, want EPERM", what, err)
 		}
 	}
@@ -207,6 +230,26 @@ func TestMountedDirectAndMapped(t *testing.T) {
 	}
 }
 
+func TestMountedDirectWriteAcrossTheEnd(t *testing.T) {
+	const size = 4 << 20
+	dev := blockdev.NewMemory(size)
+	s := attach(t, dev, Options{})
+	direct := open(t, s.Path(), os.O_RDWR|unix.O_DIRECT)
+	page := bytes.Repeat([]byte{7}, 8192)
+	if n, err := unix.Pwrite(int(direct.Fd()), page, size-4096); err != unix.ENOSPC {
+		t.Errorf("%d, %v", n, err)
+	}
+	got := make([]byte, 4096)
+	if _, err := dev.ReadAt(got, size-4096); err != nil || !bytes.Equal(got, page[:4096]) {
+		t.Errorf("the part that fits was not written: %v", err)
+	}
+	direct.Close()
+	out, err := exec.CommandContext(t.Context(), "dd", "if=/dev/zero", "of="+s.Path(), "oflag=direct", "bs=3M").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "No space left on device") {
+		t.Errorf("dd of what is too large: %v, %s", err, out)
+	}
+}
+
 func TestMountedDeviceErrorsReachTheClientAndTheMountLivesOn(t *testing.T) {
 	dev := &faulty{Device: blockdev.NewMemory(1 << 20)}
 	lines := &logLines{}
@@ -249,7 +292,7 @@ func TestMountedDeviceErrorsReachTheClientAndTheMountLivesOn(t *testing.T) {
 }
 
 func TestMountOnARegularFile(t *testing.T) {
-	mnt := filepath.Join(t.TempDir(), "disk.img")
+	mnt := emptyFile(t)
 	if err := os.WriteFile(mnt, []byte("hidden"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -288,12 +331,23 @@ func TestMountTableSaysWhatItIs(t *testing.T) {
 	if _, err := os.OpenFile(s.Path(), os.O_RDWR, 0); !errors.Is(err, syscall.EROFS) {
 		t.Error("open for writing:", err)
 	}
-	if got, err := os.ReadFile("/sys/class/bdi/" + e.device + "/read_ahead_kb"); err != nil || strings.TrimSpace(string(got)) != "1024" {
-		t.Errorf("readahead %s, %v", got, err)
+}
+
+func TestReadaheadIsRaisedWhereTheProcessMay(t *testing.T) {
+	needRoot(t)
+	s := attach(t, blockdev.NewMemory(1<<20), Options{})
+	name := "/sys/class/bdi/" + s.(*session).mount.device + "/read_ahead_kb"
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kib, err := strconv.Atoi(strings.TrimSpace(string(got))); err != nil || kib <= 128 { // the kernel's own
+		t.Errorf("readahead %s KiB, %v", got, err)
 	}
 }
 
 func TestLoopDeviceWithFileSystem(t *testing.T) {
+	needRoot(t)
 	s := attach(t, blockdev.NewMemory(64<<20), Options{})
 	tool(t, "mkfs.ext4", "-q", "-F", s.Path())
 	loop := strings.TrimSpace(tool(t, "losetup", "--find", "--show", s.Path()))

@@ -27,6 +27,8 @@ func findMountpoint(name string) (mountpoint, error) {
 	switch e, ok, err := mountAt(path); {
 	case err != nil:
 		return mountpoint{}, err
+	case ok && dead(path):
+		return mountpoint{}, badMountpoint(name, syscall.ENOTCONN)
 	case ok:
 		return mountpoint{}, fmt.Errorf("%s: %w: %s (%s) is mounted there", name, ErrMountpoint, e.source, e.fsType)
 	}
@@ -44,6 +46,13 @@ func findMountpoint(name string) (mountpoint, error) {
 		return mountpoint{}, fmt.Errorf("%s: %w: %w", name, ErrMountpoint, err)
 	}
 	return mountpoint{path: path}, nil
+}
+
+// dead tells whether the server of what is mounted at path has died. A look at
+// its attributes would not: the kernel goes on believing those that it has.
+func dead(path string) bool {
+	var st syscall.Statfs_t
+	return errors.Is(syscall.Statfs(path, &st), syscall.ENOTCONN)
 }
 
 // badMountpoint is the error for a mount point that can't be looked at.

@@ -60,7 +60,7 @@ func (f *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 }
 
 // Fsync returns once all that was written, through whichever file, is on
-// stable storage.
+// stable storage. Once that failed for good it is EIO for ever.
 func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	n := f.node(in.NodeId)
 	if n == nil || n.dev == nil {
@@ -71,7 +71,7 @@ func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		f.settle()
 	}
 	if err != nil {
-		return f.fail("fsync", n, 0, 0, err)
+		return f.fail(opSyncing, n, 0, 0, err)
 	}
 	return fuse.OK
 }
@@ -133,6 +133,9 @@ func (f *filesystem) addHandle(h *handle) uint64 {
 	defer f.mu.Unlock()
 	f.nextFh++
 	f.handles[f.nextFh] = h
+	if h.pid != 0 {
+		f.opening[h.pid] = h
+	}
 	return f.nextFh
 }
 
@@ -141,22 +144,47 @@ func (f *filesystem) dropHandle(fh uint64) *handle {
 	defer f.mu.Unlock()
 	h := f.handles[fh]
 	delete(f.handles, fh)
+	if h != nil && f.opening[h.pid] == h {
+		delete(f.opening, h.pid)
+	}
 	return h
 }
 
-// opening tells whether the thread pid has n open and may still be in open(2).
-// That is how O_TRUNC arrives: an OPEN without a trace of it, then a SETATTR
-// that is like truncate's to no size. (The kernel's other way, which passes
-// O_TRUNC to OPEN, believes the file to be empty until it asks again.) Each
-// opening allows one.
-func (f *filesystem) opening(n *node, pid uint32) bool {
+// truncating tells whether a SETATTR of n to no size by the thread pid is
+// open's O_TRUNC, which changes nothing, and not truncate(2), which is refused.
+//
+// O_TRUNC arrives as an OPEN without a trace of it, and a SETATTR after it that
+// is like truncate's. (The kernel's other way, which passes O_TRUNC to OPEN,
+// believes the file to be empty until it asks again.) But truncate checks its
+// permission first, for which the kernel asks for the attributes, as it may not
+// keep a disk's (see fixedFor); open did that before its OPEN. So what comes
+// from a thread right after its OPEN is O_TRUNC, once.
+func (f *filesystem) truncating(n *node, pid uint32) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if pid == 0 {
+		return f.openedOutside(n)
+	}
+	h := f.opening[pid]
+	delete(f.opening, pid)
+	return h != nil && h.node == n
+}
+
+// openedOutside tells whether a thread that has no number in the mount's PID
+// namespace has n open. They can't be told apart, and rather than have an open
+// fail for what another does, truncate is answered like O_TRUNC. f.mu is held.
+func (f *filesystem) openedOutside(n *node) bool {
 	for _, h := range f.handles {
-		if h.node == n && h.pid == pid {
-			h.pid = ^uint32(0)
+		if h.node == n && h.pid == 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// hasOpened notes that the thread pid is out of open(2).
+func (f *filesystem) hasOpened(pid uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.opening, pid)
 }

@@ -327,6 +327,7 @@ func TestMountedPartitionsAndDiskShowTheSameBytes(t *testing.T) {
 }
 
 func TestMountedLoopSeesWhatPartitionFilesWrote(t *testing.T) {
+	needRoot(t)
 	const off, n = 1 << 20, 16 << 20
 	tab := &table{}
 	tab.set(part(1, off, n))

@@ -45,7 +45,7 @@ func (f *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.L
 	case errors.Is(err, syscall.EINTR):
 		return fuse.EINTR
 	case err != nil:
-		return f.fail("lseek", n, s.off, 0, err)
+		return f.fail(opSeeking, n, s.off, 0, err)
 	}
 	if h != nil && s.gaveUp && !s.hole {
 		h.dataAt.Store(s.found)

@@ -49,7 +49,7 @@ func startSession(ctx context.Context, mnt mountpoint, files *filesystem, t tran
 	if err == nil && !mnt.file {
 		// A table that can't be read is no reason not to show the disk.
 		if err := files.readTable(); err != nil {
-			files.errors.failed("read partition table", diskName, 0, 0, err)
+			files.errors.failed(opPartitions, diskName, 0, 0, err)
 		}
 	}
 	if err != nil {
@@ -98,8 +98,11 @@ func (s *session) Wait() error {
 }
 
 // Detach implements frontend.Session. When it returned nil without WithLazy
-// all that was written is on stable storage. Cancelling ctx does not interrupt
-// a flush that has begun.
+// all that was written is on stable storage. With WithLazy a disk that can't be
+// flushed is hidden all the same, and the error wraps frontend.ErrUnflushed; so
+// it does where the flush after the unmount failed. Why serving ended, if that
+// was no unmount, is Wait's alone to say. Cancelling ctx does not interrupt a
+// flush that has begun.
 func (s *session) Detach(ctx context.Context) error {
 	s.detach.Lock()
 	defer s.detach.Unlock()
@@ -109,21 +112,40 @@ func (s *session) Detach(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if frontend.Lazy(ctx) {
+		return s.hide(ctx)
+	}
 	if err := s.flush(); err != nil {
 		return err
 	}
-	if err := s.unmount(ctx, frontend.Lazy(ctx)); err != nil {
+	if err := s.unmount(ctx, false); err != nil {
 		return err
-	}
-	if frontend.Lazy(ctx) {
-		return nil
 	}
 	select {
 	case <-s.done:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return errors.Join(s.err, s.last)
+	return unflushed(s.last)
+}
+
+// hide takes the disk out of sight. What could not be flushed is tried again
+// when the last user has closed the disk, and by the device's own Close.
+func (s *session) hide(ctx context.Context) error {
+	flushErr := s.flush()
+	if err := s.unmount(ctx, true); err != nil {
+		return errors.Join(err, flushErr)
+	}
+	return unflushed(flushErr)
+}
+
+// unflushed is what Detach returns for a disk that is no longer shown, and
+// whose flush ended with err.
+func unflushed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", frontend.ErrUnflushed, err)
 }
 
 func (s *session) flush() error {
@@ -169,7 +191,7 @@ func (s *session) abandon() error {
 // this process may: a tenth to a quarter faster for buffered readers.
 func (s *session) tuneReadahead() {
 	name := "/sys/class/bdi/" + s.mount.device + "/read_ahead_kb"
-	if err := os.WriteFile(name, []byte("1024"), 0); err != nil {
+	if err := os.WriteFile(name, []byte("2048"), 0); err != nil {
 		s.files.log.Debug("fuse: readahead stays as it is", "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -114,6 +115,77 @@ func TestLazyDetachLetsUsersFinish(t *testing.T) {
 	}
 }
 
+func TestLazyDetachHidesADiskThatCannotBeFlushed(t *testing.T) {
+	dev := &faulty{Device: blockdev.NewMemory(1 << 20)}
+	s := attach(t, dev, Options{})
+	f := open(t, s.Path(), os.O_RDONLY)
+	dev.failSync()
+	err := s.Detach(t.Context())
+	if !errors.Is(err, errSyncFailed) || errors.Is(err, frontend.ErrUnflushed) {
+		t.Error("Detach:", err)
+	}
+	if _, err := os.Stat(s.Path()); err != nil {
+		t.Error("it is not shown any more:", err)
+	}
+	err = s.Detach(frontend.WithLazy(t.Context()))
+	if !errors.Is(err, frontend.ErrUnflushed) || !errors.Is(err, errSyncFailed) {
+		t.Error("lazy Detach:", err)
+	}
+	if _, err := os.Stat(s.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it is still shown:", err)
+	}
+	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Error("a read by who had it open:", err)
+	}
+	f.Close()
+	if err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDetachReportsTheLastFlush, after which the disk is gone.
+func TestDetachReportsTheLastFlush(t *testing.T) {
+	dev := &flushesOnce{Memory: blockdev.NewMemory(1 << 20)}
+	s := attach(t, dev, Options{})
+	if err := s.Detach(t.Context()); !errors.Is(err, frontend.ErrUnflushed) || !errors.Is(err, errBroken) {
+		t.Error("Detach:", err)
+	}
+	if _, err := os.Stat(s.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it is still shown:", err)
+	}
+}
+
+// flushesOnce is a device whose second flush fails, and later ones.
+type flushesOnce struct {
+	*blockdev.Memory
+	flushes atomic.Int32
+}
+
+func (d *flushesOnce) Flush() error {
+	if d.flushes.Add(1) > 1 {
+		return errBroken
+	}
+	return nil
+}
+
+func TestLazyDetachOfWhatSomethingIsMountedOverHidesNothing(t *testing.T) {
+	needRoot(t)
+	dev := &faulty{Device: blockdev.NewMemory(1 << 20)}
+	s := attach(t, dev, Options{})
+	mnt := filepath.Dir(s.Path())
+	tool(t, "mount", "-t", "tmpfs", "none", mnt)
+	dev.failSync()
+	err := s.Detach(frontend.WithLazy(t.Context()))
+	if !errors.Is(err, frontend.ErrBusy) || !errors.Is(err, errSyncFailed) || errors.Is(err, frontend.ErrUnflushed) {
+		t.Error("lazy Detach:", err)
+	}
+	dev.flush.Store(nil)
+	tool(t, "umount", mnt)
+	if _, err := os.Stat(s.Path()); err != nil {
+		t.Error("it is hidden:", err)
+	}
+}
+
 func TestDetachFlushesWhatWasMapped(t *testing.T) {
 	dev := &flushedDevice{Memory: blockdev.NewMemory(1 << 20)}
 	s := attach(t, dev, Options{})
@@ -172,7 +244,7 @@ func TestWaitReturnsWhenSomebodyElseUnmounts(t *testing.T) {
 }
 
 func TestCutConnectionIsAnErrorAndLeavesNoDeadMount(t *testing.T) {
-	needFUSE(t)
+	needRoot(t)
 	mnt := t.TempDir()
 	s, err := New(Options{Mountpoint: mnt, Partitions: noPartitions}).Attach(t.Context(), blockdev.NewMemory(1<<20))
 	if err != nil {
@@ -227,6 +299,29 @@ func TestPartitionTableThatCannotBeReadStillShowsTheDisk(t *testing.T) {
 }
 
 func TestUnmountClearsADeadMount(t *testing.T) {
+	for name, requests := range map[string]int{"at once": 0, "when the kernel knows its attributes": 1} {
+		t.Run(name, func(t *testing.T) {
+			mnt := deadMount(t, requests)
+			for _, file := range []string{mnt, filepath.Join(mnt, diskName)} {
+				_, err := findMountpoint(file)
+				if !errors.Is(err, ErrMountpoint) || !strings.Contains(err.Error(), "server died") || !strings.Contains(err.Error(), "unmount it first") {
+					t.Errorf("a dead mount as a mount point: %v", err)
+				}
+			}
+			if err := Unmount(t.Context(), mnt, false); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := findMountpoint(mnt); err != nil {
+				t.Error("after Unmount:", err)
+			}
+		})
+	}
+}
+
+// deadMount is a mount point whose server died after it had answered stat that
+// many times.
+func deadMount(t *testing.T, stats int) string {
+	t.Helper()
 	needFUSE(t)
 	mnt := t.TempDir()
 	o := New(Options{Mountpoint: mnt}).options
@@ -234,18 +329,30 @@ func TestUnmountClearsADeadMount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Close(fd); err != nil { // the server dies
+	t.Cleanup(func() { Unmount(context.Background(), mnt, true) }) // if the test didn't
+	d, server := newDev(fd, 0, o.Log), newServer(newFilesystem(&o, blockdev.NewMemory(512), false))
+	if err := d.handshake(server); err != nil {
+		t.Error(err)
+	}
+	for range stats {
+		var answering sync.WaitGroup
+		answering.Go(func() {
+			b := newBuffers()
+			n, err := d.read(b.in)
+			if err != nil {
+				t.Error(err)
+			}
+			d.reply(b.handle(server, n))
+		})
+		if _, err := os.Stat(mnt); err != nil {
+			t.Error(err)
+		}
+		answering.Wait()
+	}
+	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := findMountpoint(mnt); !errors.Is(err, ErrMountpoint) {
-		t.Error("a dead mount is a mount point:", err)
-	}
-	if err := Unmount(t.Context(), mnt, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := findMountpoint(mnt); err != nil {
-		t.Error("after Unmount:", err)
-	}
+	return mnt
 }
 
 func TestUnmountRefusesOtherFileSystems(t *testing.T) {

@@ -17,7 +17,7 @@ func (f *filesystem) rereadTable() {
 	}
 	err := f.slow(forDevice, f.readTable)
 	if err != nil {
-		f.errors.failed("read partition table", diskName, 0, 0, err)
+		f.errors.failed(opPartitions, diskName, 0, 0, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,17 +49,49 @@ func unmount(ctx context.Context, e mountEntry, lazy bool) error {
 	if lazy {
 		flags |= unix.MNT_DETACH
 	}
-	err := unix.Unmount(e.point, flags)
-	if errors.Is(err, unix.EPERM) {
-		err = fusermountUnmount(ctx, e.point, lazy)
-	}
-	if err == nil {
+	who, err := retryBusy(ctx, func() error {
+		err := unix.Unmount(e.point, flags)
+		if errors.Is(err, unix.EPERM) {
+			err = fusermountUnmount(ctx, e.point, lazy)
+		}
+		return err
+	}, func() []string { return holders(e) })
+	switch {
+	case err == nil:
 		return nil
-	}
-	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%s: %w%s", e.point, frontend.ErrBusy, by(holders(e)))
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%s: %w%s", e.point, frontend.ErrBusy, by(who))
 	}
 	return fmt.Errorf("%s: unmount: %w", e.point, err)
+}
+
+const (
+	// busyPatience is for how long a disk in use by nobody who can be found is
+	// tried again: its last user has just closed it, or has forked and not
+	// begun its program yet.
+	busyPatience = 100 * time.Millisecond
+	busyPause    = 10 * time.Millisecond // between attempts
+)
+
+// retryBusy unmounts by try, again while that is EBUSY and there are no
+// holders, within busyPatience. If it is EBUSY still, who are the holders.
+func retryBusy(ctx context.Context, try func() error, holders func() []string) (who []string, err error) {
+	patience, cancel := context.WithTimeout(ctx, busyPatience)
+	defer cancel()
+	pause := time.NewTicker(busyPause)
+	defer pause.Stop()
+	for {
+		if err = try(); !errors.Is(err, unix.EBUSY) {
+			return nil, err
+		}
+		if who = holders(); len(who) > 0 || patience.Err() != nil {
+			return who, err
+		}
+		select {
+		case <-pause.C:
+		case <-patience.Done():
+		}
+	}
 }
 
 // by says who has a disk open.

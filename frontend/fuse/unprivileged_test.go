@@ -23,7 +23,7 @@ const unprivilegedEnv = "VHDMOUNT_TEST_UNPRIVILEGED"
 // namespace where /dev/fuse is open to all, and has it mount through
 // fusermount3.
 func TestUnprivileged(t *testing.T) {
-	needFUSE(t)
+	needRoot(t)
 	dir := openDirectory(t)
 	program := filepath.Join(dir, "test")
 	copyProgram(t, program)

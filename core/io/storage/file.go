@@ -102,6 +102,16 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// BeginSync implements EarlyWriter: sync_file_range, where the file system has
+// it.
+func (f *osFile) BeginSync(off, n int64) {
+	if f.beginChange("write") != nil {
+		return
+	}
+	defer f.end()
+	_ = unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 // ReadAtNowait implements NowaitReaderAt: preadv2 of what is in the page
 // cache. On a file system without RWF_NOWAIT every read would wait. The kernel may answer with the part
 // that is in memory; the next round tells the end of the file (0 bytes) from

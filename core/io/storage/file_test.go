@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"path/filepath"
@@ -94,4 +95,38 @@ func TestCloseAmongReads(t *testing.T) {
 		}
 		group.Wait()
 	}
+}
+
+// BeginSync promises nothing but to do no harm: to the bytes, on a range past
+// the end, on a closed file and on one that can't be written to.
+func TestBeginSyncDoesNoHarm(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	f, err := storage.OS.Create(name, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("vhd "), 100_000)
+	if _, err := f.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	begin := f.(storage.EarlyWriter).BeginSync
+	begin(0, int64(len(want)))
+	begin(1<<40, 4096)
+	got := make([]byte, len(want))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read after BeginSync: %v, same bytes: %v", err, bytes.Equal(got, want))
+	}
+	if err := f.Sync(); err != nil {
+		t.Errorf("Sync after BeginSync: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	begin(0, 4096)
+	r, err := storage.OS.Open(name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	r.(storage.EarlyWriter).BeginSync(0, 4096)
 }

@@ -57,6 +57,14 @@ type NowaitReaderAt interface {
 	ReadAtNowait(p []byte, off int64) (int, error)
 }
 
+// EarlyWriter is a File that can be asked to begin early with what a Sync would
+// have to wait for.
+type EarlyWriter interface {
+	// BeginSync has [off, off+n) on its way to the disk, without waiting for
+	// it to arrive: a promise of nothing, and so without an error.
+	BeginSync(off, n int64)
+}
+
 // HoleFinder is a File that knows where it has no data.
 type HoleFinder interface {
 	// NextData is the offset of the first byte at or after off that may not

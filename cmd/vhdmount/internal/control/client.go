@@ -29,10 +29,7 @@ func Call(ctx context.Context, path string, request Request) (Response, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if _, err := conn.Write(append(line, '\n')); err != nil {
-		return Response{}, callError(ctx, err)
-	}
-	answer, err := bufio.NewReader(io.LimitReader(conn, maxLine)).ReadBytes('\n')
+	answer, err := exchange(conn, append(line, '\n'))
 	if err != nil {
 		return Response{}, callError(ctx, err)
 	}
@@ -41,6 +38,18 @@ func Call(ctx context.Context, path string, request Request) (Response, error) {
 		return Response{}, fmt.Errorf("control socket: bad response: %w", err)
 	}
 	return response, nil
+}
+
+// exchange sends a line and returns the one that answers. A server that
+// refuses its peer answers at once and may be gone before it was asked: what it
+// said is there all the same.
+func exchange(conn net.Conn, line []byte) ([]byte, error) {
+	_, writeErr := conn.Write(line)
+	answer, err := bufio.NewReader(io.LimitReader(conn, maxLine)).ReadBytes('\n')
+	if err != nil && writeErr != nil {
+		err = writeErr
+	}
+	return answer, err
 }
 
 // callError is why a connection broke: the caller's own reason first.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -45,7 +46,7 @@ func TestTheHandlerSeesTheRequestAndTheClientItsResponse(t *testing.T) {
 	path := start(t, func(_ context.Context, r Request) Response { seen = r; return want })
 	got, err := Call(t.Context(), path, Request{Op: Unmount, Lazy: true})
 	if err != nil || got != want {
-		t.Errorf("response %+v, %v; want %+v", got, err, want)
+		t.Fatalf("response %+v, %v; want %+v", got, err, want)
 	}
 	if seen != (Request{Op: Unmount, Lazy: true}) {
 		t.Errorf("request %+v", seen)
@@ -62,19 +63,41 @@ func TestTheSocketIsClosedToOthers(t *testing.T) {
 
 func TestAPeerThatIsNotAllowedReachesNoHandler(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
-	var asked uint32
+	asked := make(chan uint32, 1)
 	s, err := listen(path, func(context.Context, Request) Response {
 		t.Error("the handler was called")
 		return Response{}
-	}, func(uid uint32) bool { asked = uid; return false })
+	}, func(uid uint32) bool { asked <- uid; return false })
 	check(t, err)
 	defer s.Close()
 	r, err := Call(t.Context(), path, Request{Op: Status})
 	if err != nil || r.Error != ErrForbidden.Error() {
 		t.Errorf("got %+v, %v", r, err)
 	}
-	if int(asked) != os.Geteuid() {
-		t.Errorf("the peer was taken for user %d, it is %d", asked, os.Geteuid())
+	if uid := <-asked; int(uid) != os.Geteuid() {
+		t.Errorf("the peer was taken for user %d, it is %d", uid, os.Geteuid())
+	}
+}
+
+// TestAnAnswerIsHeardThatCameBeforeTheQuestion: a peer that is not allowed is
+// told so, and the connection closed, without a look at its request.
+func TestAnAnswerIsHeardThatCameBeforeTheQuestion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	check(t, err)
+	defer l.Close()
+	conn, err := net.Dial("unix", path)
+	check(t, err)
+	defer conn.Close()
+	server, err := l.Accept()
+	check(t, err)
+	_, err = server.Write([]byte("refused\n"))
+	check(t, errors.Join(err, server.Close()))
+	if answer, err := exchange(conn, []byte("question\n")); err != nil || string(answer) != "refused\n" {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if answer, err := exchange(conn, []byte("another\n")); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("without an answer: %q, %v; want why it could not be sent", answer, err)
 	}
 }
 

@@ -93,7 +93,7 @@ type Locator struct {
 	Error      string `json:"error,omitempty"` // why there is no path
 }
 
-// Image describes an open image. Relative names of files are taken to be in
+// Image describes an open image as it is now. Relative names of files are taken to be in
 // dir, and made absolute unless dir is empty.
 func Image(img *vhd.Image, dir string) Disk {
 	d := Disk{VirtualSize: img.Size(), Allocated: img.Allocated(), Warnings: img.Warnings()}
@@ -118,10 +118,6 @@ func layer(l vhd.Layer, dir string) Layer {
 		AllocatedBlocks: l.Allocated,
 		Batmap:          l.Batmap,
 		Parent:          absolute(dir, l.Parent),
-	}
-	// The file may have grown since it was opened.
-	if info, err := storage.OS.Stat(out.Image); err == nil {
-		out.FileSize, out.FileAllocated = info.Size, info.Allocated
 	}
 	if l.Footer != nil {
 		out.Footer, out.FooterSource = footer(l.Footer), l.FooterAt.String()

@@ -67,6 +67,33 @@ func TestImageDescribesTheWholeChain(t *testing.T) {
 	}
 }
 
+// TestAnImageInUseIsDescribedAsItIsNow, not as it was when it was opened.
+func TestAnImageInUseIsDescribedAsItIsNow(t *testing.T) {
+	dir := chain(t)
+	name := filepath.Join(dir, "child.vhd")
+	img, err := vhd.Open(name, vhd.Options{})
+	check(t, err)
+	before := Image(img, "").Layers
+	for _, off := range []int64{0, 40 << 20} {
+		_, err = img.WriteAt([]byte("data"), off)
+		check(t, err)
+	}
+	now := Image(img, "").Layers
+	info, err := os.Stat(name)
+	check(t, err)
+	if before[0].AllocatedBlocks != 0 || now[0].AllocatedBlocks != 2 || now[0].FileSize != info.Size() || now[0].FileSize <= before[0].FileSize {
+		t.Errorf("the image: %+v\nbefore     %+v, and its file has %d bytes", now[0], before[0], info.Size())
+	}
+	if before[1].AllocatedBlocks != 1 || now[1].AllocatedBlocks != 1 || now[1].FileSize != before[1].FileSize {
+		t.Errorf("its parent: %+v\nbefore      %+v", now[1], before[1])
+	}
+	check(t, img.Close())
+	reopened := Image(openReadOnly(t, name), "").Layers[0]
+	if reopened.AllocatedBlocks != 2 || reopened.Blocks != now[0].Blocks {
+		t.Errorf("opened again: %+v", reopened)
+	}
+}
+
 func TestLocatorsAreShownWithTheirPaths(t *testing.T) {
 	dir := chain(t)
 	d := Image(openReadOnly(t, filepath.Join(dir, "child.vhd")), "")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,44 +57,71 @@ func New(session frontend.Session, image Image, stop func() error, log *slog.Log
 func (s *Server) Run(signals <-chan os.Signal) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.session.Wait() }() // ends with the session or the process
+	ctx, cancel := context.WithCancel(context.Background())
+	var terminating sync.WaitGroup
+	settle := func() { // nothing uses the image after it but finish
+		cancel()
+		terminating.Wait()
+	}
+	defer cancel()
 	signalled := false
 	for {
 		select {
 		case err := <-ended:
+			settle()
 			return s.finish(err)
 		case sig := <-signals:
 			if signalled && len(ended) == 0 {
+				settle()
 				return s.abandon(sig)
 			}
 			signalled = true
-			s.terminate(sig)
+			terminating.Go(func() { s.terminate(ctx, sig) })
 		}
 	}
 }
 
 // terminate takes the disk away as far as its users let it. Run hears of it
-// by the session's end.
-func (s *Server) terminate(sig os.Signal) {
+// by the session's end. A disk that is hidden already it waits for, until ctx
+// ends.
+func (s *Server) terminate(ctx context.Context, sig os.Signal) {
 	s.log.Info("taking the disk away", "signal", sig.String())
-	err := s.session.Detach(context.Background())
-	if err == nil {
+	err := s.detach(ctx)
+	if err == nil || s.hidden.Load() {
 		return
 	}
 	s.log.Warn("can't take the disk away yet", "error", err)
 	if err := s.image.Flush(); err != nil {
-		s.log.Error("flush failed", "error", err)
-	}
-	if err := s.session.Detach(frontend.WithLazy(context.Background())); err != nil {
-		s.log.Error("still shown; a second signal ends the server", "error", err)
+		// Whoever made room, say, could still save what is unflushed.
+		s.log.Error("flush failed; still shown; a second signal ends the server", "error", err)
 		return
 	}
-	s.hidden.Store(true)
+	if err := s.detach(frontend.WithLazy(ctx)); err != nil {
+		s.log.Error("can't hide the disk; a second signal ends the server", "error", err)
+		return
+	}
 	s.log.Info("hidden; the image is closed when its last user has closed the disk")
 }
 
-// abandon ends a server whose disk is still open somewhere.
+// detach takes the disk away, and notes that it is out of sight: flushed or,
+// with an error, not.
+func (s *Server) detach(ctx context.Context) error {
+	err := s.session.Detach(ctx)
+	if err == nil || errors.Is(err, frontend.ErrUnflushed) {
+		s.hidden.Store(true)
+	}
+	return err
+}
+
+// abandon ends a server whose disk is still open somewhere, or can't be
+// flushed. A disk that is shown would be a dead mount.
 func (s *Server) abandon(sig os.Signal) error {
 	s.log.Warn("closing the image although the disk is open", "signal", sig.String())
+	if !s.hidden.Load() {
+		if err := s.detach(frontend.WithLazy(context.Background())); err != nil {
+			s.log.Error("taking the disk away", "error", err)
+		}
+	}
 	return s.finish(nil)
 }
 
@@ -162,28 +190,42 @@ func (s *Server) status() control.Response {
 
 func (s *Server) unmount(ctx context.Context, lazy bool) control.Response {
 	if lazy {
-		ctx = frontend.WithLazy(ctx)
+		return s.unmountLazily(ctx)
 	}
-	if err := s.session.Detach(ctx); err != nil {
-		select {
-		case <-s.done: // someone else's unmount came first
-			return s.closed()
-		default:
-			return control.Response{Error: err.Error(), Busy: errors.Is(err, frontend.ErrBusy)}
-		}
+	if err := s.detach(ctx); err != nil && !s.hidden.Load() {
+		return s.refused(err)
 	}
-	s.hidden.Store(true)
-	var grace <-chan time.Time // none for an unmount that isn't lazy: its session has ended
-	if lazy {
-		timer := time.NewTimer(lazyGrace)
-		defer timer.Stop()
-		grace = timer.C
+	<-s.done // the session has ended; what it could not flush, closing meets again
+	return s.closed()
+}
+
+// unmountLazily answers when the image is closed, or soon after the disk was
+// hidden.
+func (s *Server) unmountLazily(ctx context.Context) control.Response {
+	err := s.detach(frontend.WithLazy(ctx))
+	if err != nil && !s.hidden.Load() {
+		return s.refused(err)
 	}
+	grace := time.NewTimer(lazyGrace)
+	defer grace.Stop()
 	select {
 	case <-s.done:
 		return s.closed()
-	case <-grace:
-		return control.Response{Pending: true, State: control.Closing}
+	case <-grace.C:
+		r := failure(err)
+		r.Pending, r.State = true, control.Closing
+		return r
+	}
+}
+
+// refused is the answer to an unmount that failed, unless someone else's came
+// first.
+func (s *Server) refused(err error) control.Response {
+	select {
+	case <-s.done:
+		return s.closed()
+	default:
+		return control.Response{Error: err.Error(), Busy: errors.Is(err, frontend.ErrBusy)}
 	}
 }
 

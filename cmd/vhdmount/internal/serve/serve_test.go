@@ -26,14 +26,17 @@ type world struct {
 
 	busy      bool  // programs have the disk open
 	flushErr  error // what Detach and Flush meet
+	lastErr   error // what the flush after the last request meets
 	closeErr  error
 	stopErr   error
 	deadErr   error // the image's Err
+	away      bool  // somebody else took it out of sight
+	left      chan struct{}
 	ended     chan error
 	endedOnce sync.Once
 }
 
-func newWorld() *world { return &world{ended: make(chan error, 1)} }
+func newWorld() *world { return &world{ended: make(chan error, 1), left: make(chan struct{})} }
 
 func (w *world) note(what string) {
 	w.mu.Lock()
@@ -44,7 +47,7 @@ func (w *world) note(what string) {
 func (w *world) end(err error) { w.endedOnce.Do(func() { w.ended <- err; close(w.ended) }) }
 
 // leave is the last program that closes the disk.
-func (w *world) leave() { w.end(nil) }
+func (w *world) leave() { w.end(nil); close(w.left) }
 
 func (w *world) Path() string { return "/mnt/disk.raw" }
 func (w *world) Wait() error  { return <-w.ended }
@@ -54,9 +57,26 @@ func (w *world) Detach(ctx context.Context) error {
 	busy, err := w.busy, w.flushErr
 	w.mu.Unlock()
 	switch lazy := frontend.Lazy(ctx); {
+	case err != nil && lazy:
+		w.note("hide unflushed")
+		if !busy {
+			w.end(nil)
+		}
+		return fmt.Errorf("%w: %w", frontend.ErrUnflushed, err)
 	case err != nil:
 		w.note("detach refused")
 		return err
+	case w.lastErr != nil:
+		w.note("detach")
+		w.end(nil)
+		return fmt.Errorf("%w: %w", frontend.ErrUnflushed, w.lastErr)
+	case w.away && !lazy: // waits for its users, as the frontends do
+		w.note("detach waits")
+		select {
+		case <-w.left:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
 	case busy && !lazy:
 		w.note("detach busy")
 		return fmt.Errorf("%w: less (pid 17)", frontend.ErrBusy)
@@ -249,19 +269,97 @@ func TestASecondSignalClosesTheImageOfABusyDisk(t *testing.T) {
 	})
 }
 
+// TestSignalsOfAServerWhoseDiskSomebodyElseHid: umount -l by hand.
+func TestSignalsOfAServerWhoseDiskSomebodyElseHid(t *testing.T) {
+	for name, end := range map[string]func(*world, chan os.Signal){
+		"its last user leaves": func(w *world, _ chan os.Signal) { w.leave() },
+		"a second signal":      func(_ *world, signals chan os.Signal) { signals <- unix.SIGTERM },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.away, w.busy = true, true
+				_, signals, result := w.run()
+				signals <- unix.SIGTERM
+				synctest.Wait()
+				w.want(t, "detach waits")
+				end(w, signals)
+				if err := <-result; err != nil {
+					t.Error(err)
+				}
+				if story := w.story(); !strings.HasSuffix(story, ", stop, close") {
+					t.Errorf("what happened: %s", story)
+				}
+				w.end(nil) // lets the goroutine at Wait go
+			})
+		})
+	}
+}
+
 func TestASecondSignalEndsAServerWhoseDiskCantBeFlushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.flushErr, w.closeErr = errors.New("input/output error"), errors.New("input/output error")
-		_, signals, result := w.run()
+		s, signals, result := w.run()
 		signals <- unix.SIGTERM
 		synctest.Wait()
-		w.want(t, "detach refused, flush, detach refused")
+		w.want(t, "detach refused, flush")
+		if r := s.request(t, control.Status, false); r.State != control.Running {
+			t.Errorf("status %+v, want it shown still", r)
+		}
 		signals <- unix.SIGTERM
 		if err := <-result; !errors.Is(err, w.closeErr) {
 			t.Errorf("Run: %v", err)
 		}
+		w.want(t, "detach refused, flush, hide unflushed, stop, close")
+	})
+}
+
+func TestALazyUnmountTakesADiskAwayThatCantBeFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.flushErr, w.closeErr = errors.New("no space left"), errors.New("disk.vhd: no space left")
+		s, _, result := w.run()
+		if r := s.request(t, control.Unmount, true); !r.Closed || r.Pending || r.Error != "closing: disk.vhd: no space left" {
+			t.Errorf("response %+v", r)
+		}
+		w.want(t, "hide unflushed, stop, close")
+		if err := <-result; !errors.Is(err, w.closeErr) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestALazyUnmountOfABusyDiskSaysThatItIsNotFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy, w.flushErr = true, errors.New("no space left")
+		s, _, result := w.run()
+		want := control.Response{Pending: true, State: control.Closing, Error: "not flushed: no space left"}
+		if r := s.request(t, control.Unmount, true); r != want {
+			t.Errorf("response %+v", r)
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Closing {
+			t.Errorf("status %+v", r)
+		}
 		w.leave()
+		if err := <-result; err != nil { // there was room in the end
+			t.Error(err)
+		}
+		w.want(t, "hide unflushed, stop, close")
+	})
+}
+
+// TestADiskThatIsGoneIsNotCalledMounted, although its last flush failed.
+func TestADiskThatIsGoneIsNotCalledMounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.lastErr, w.closeErr = errors.New("input/output error"), errors.New("disk.vhd: input/output error")
+		s, _, result := w.run()
+		if r := s.request(t, control.Unmount, false); !r.Closed || r.Error != "closing: disk.vhd: input/output error" {
+			t.Errorf("response %+v", r)
+		}
+		<-result
 	})
 }
 
