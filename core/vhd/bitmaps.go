@@ -159,7 +159,7 @@ func (c *bitmapCache) unpin(s *sectorBitmap, changed bool) {
 // caller holds mu. Which go is left to the map's order: no worse than the
 // oldest under random access, and nothing to keep up on a read.
 func (c *bitmapCache) evict(keep *sectorBitmap) {
-	if int64(len(c.byBlock))*c.size <= maxBitmapBytes {
+	if int64(len(c.byBlock))*c.size <= maxBitmapBytes || len(c.byBlock) == len(c.dirty) {
 		return
 	}
 	for b, s := range c.byBlock {

@@ -13,6 +13,10 @@ import (
 // 2 TiB in blocks of 256 KiB.
 const maxBATEntries = 8 << 20
 
+// maxChainEntries bounds the BATs of a chain together: 128 MiB, enough for 32
+// images of 2 TiB in blocks of 2 MiB.
+const maxChainEntries = 32 << 20
+
 // blockMap says where the blocks of a dynamic or differencing image are: its
 // BAT in memory, and which blocks are known to hold every sector.
 type blockMap struct {

@@ -11,8 +11,10 @@ const (
 	// granule is the range of the disk that a chain resolves at once, in
 	// bytes: at most 2048 runs.
 	granule = 1 << 20
-	// maxRuns bounds the runs that a chain keeps, about 6 MiB of them.
-	maxRuns = 256 << 10
+	// maxRuns bounds the runs that a chain keeps, about 6 MiB of them; what a
+	// granule costs beside them counts as granuleCost.
+	maxRuns     = 256 << 10
+	granuleCost = 4
 )
 
 // run is a range of a disk that one layer holds, or none.
@@ -30,7 +32,7 @@ type chain struct {
 	// mu guards cache and runs. It is a leaf.
 	mu    sync.RWMutex
 	cache map[int64][]run // by granule
-	runs  int             // in all of cache
+	runs  int             // in all of cache, granuleCost for each granule included
 }
 
 func newChain(parents []*layer) *chain {
@@ -58,7 +60,7 @@ func (c *chain) resolve(g int64) ([]run, error) {
 	defer c.mu.Unlock()
 	if _, ok := c.cache[g]; !ok {
 		c.cache[g] = r.runs
-		c.runs += len(r.runs)
+		c.runs += len(r.runs) + granuleCost
 	}
 	for old, runs := range c.cache { // any will do
 		if c.runs <= maxRuns {
@@ -66,7 +68,7 @@ func (c *chain) resolve(g int64) ([]run, error) {
 		}
 		if old != g {
 			delete(c.cache, old)
-			c.runs -= len(runs)
+			c.runs -= len(runs) + granuleCost
 		}
 	}
 	return r.runs, nil

@@ -7,8 +7,8 @@ import (
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
-// batPerSector is how many BAT entries a sector holds: what is written of the
-// BAT is whole sectors.
+// batPerSector is how many BAT entries a sector holds: the unit in which the
+// BAT is written, but for the last.
 const batPerSector = format.SectorSize / 4
 
 // committer makes writes stable: the state of Flush.
@@ -19,6 +19,9 @@ type committer struct {
 	ok uint64
 	// begun numbers the commits: a Flush is served by any that begins after it.
 	begun atomic.Uint64
+
+	// syncMu serialises syncs. It is a leaf, and held across one.
+	syncMu sync.Mutex
 
 	unsynced atomic.Bool // something was handed to the file since the last sync began
 	dirtyBAT bitset      // sectors of the BAT that differ from the file
@@ -105,8 +108,15 @@ func (m *Image) commitOnce() error {
 }
 
 // syncOrFail syncs the file; a failure ends writing, for the kernel may have
-// dropped what it could not write.
+// dropped what it could not write. It tells of a failure once: of two syncs at
+// the same time only one would see it. So they go one by one, and one that
+// comes after a failure fails.
 func (m *Image) syncOrFail() error {
+	m.commits.syncMu.Lock()
+	defer m.commits.syncMu.Unlock()
+	if err := m.Err(); err != nil {
+		return err
+	}
 	if err := m.sync(); err != nil {
 		return m.fail(err)
 	}

@@ -3,6 +3,7 @@ package vhd
 import (
 	"errors"
 
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
@@ -17,15 +18,41 @@ const minPunch = 4096
 // zeros; the parent's stay as they are. The file's space is given back by
 // punching holes, where the file system can.
 func (m *Image) Discard(off, n int64) error {
-	if err := m.enterWrite(off, n); err != nil {
+	return m.inPieces(off, n, func(off, n int64) error {
+		start, end := roundUp(off, format.SectorSize), (off+n)&^(format.SectorSize-1)
+		if start >= end {
+			return nil
+		}
+		return m.discardDisk(start, end-start)
+	})
+}
+
+// pieceBlocks is how many blocks a discard or a zeroing changes before it lets
+// others have the image: a commit between two may need it whole, and a range
+// may be the whole disk.
+const pieceBlocks = 64
+
+// inPieces calls f for pieces of [off, off+n), each an operation of its own,
+// parted where blocks are.
+func (m *Image) inPieces(off, n int64, f func(off, n int64) error) error {
+	if err := blockdev.CheckRange(m.leaf.size, off, n); err != nil {
 		return err
 	}
-	start, end := roundUp(off, format.SectorSize), (off+n)&^(format.SectorSize-1)
-	var err error
-	if start < end {
-		err = m.discardDisk(start, end-start)
+	piece := int64(1 << 30)
+	if m.leaf.blocks != nil {
+		piece = max(granule, pieceBlocks*m.leaf.blocks.blockSize)
 	}
-	return m.leaveWrite(err)
+	for first := true; first || n > 0; first = false {
+		c := min(n, piece-off%piece)
+		if err := m.enterWrite(off, c); err != nil {
+			return err
+		}
+		if err := m.leaveWrite(f(off, c)); err != nil {
+			return err
+		}
+		off, n = off+c, n-c
+	}
+	return nil
 }
 
 func (m *Image) discardDisk(off, n int64) error {
@@ -48,10 +75,7 @@ func (m *Image) discardDisk(off, n int64) error {
 // WriteZeroes makes [off, off+n) read as zeros. What nobody holds stays so;
 // what the image holds is given up as by Discard.
 func (m *Image) WriteZeroes(off, n int64) error {
-	if err := m.enterWrite(off, n); err != nil {
-		return err
-	}
-	return m.leaveWrite(m.zeroDisk(off, n))
+	return m.inPieces(off, n, m.zeroDisk)
 }
 
 func (m *Image) zeroDisk(off, n int64) error {

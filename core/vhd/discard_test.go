@@ -455,3 +455,26 @@ func discardAndWrite(t *testing.T, img *vhd.Image, w int) {
 		}
 	}
 }
+
+// Zeroing a whole clone makes a bitmap dirty for each block: they are committed
+// on the way, not kept until the end.
+func TestZeroingAWholeCloneCommitsOnTheWay(t *testing.T) {
+	const size = 12 << 20 // in blocks of a sector: more bitmaps than may be dirty
+	r := &recorder{FS: storagetest.NewMemory()}
+	create(t, r, "/base.vhd", format.Fixed, size, 0)
+	fill(t, r, "/base.vhd", noise(size))
+	must(t, vhd.Snapshot("/base.vhd", "/disk.vhd", vhd.SnapshotOptions{FS: r, BlockSize: 512}))
+	img := grownImage(t, r, vhd.Options{})
+	must(t, img.WriteZeroes(0, size))
+	if syncs := len(r.take("sync")); syncs < 2 {
+		t.Errorf("%d syncs on the way, want a commit's at least", syncs)
+	}
+	must(t, img.Flush())
+	if got := len(r.take("write")); got > size/512*3/4 {
+		t.Errorf("the flush after it wrote %d times: nothing was committed before", got)
+	}
+	if !bytes.Equal(readAll(t, img), make([]byte, size)) {
+		t.Error("it doesn't read as zeros")
+	}
+	must(t, img.Close())
+}

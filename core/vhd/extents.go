@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"math"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
@@ -40,6 +41,7 @@ type extentWalk struct {
 	yield func(blockdev.Extent, error) bool
 	found []blockdev.Extent // of the step under way
 	last  blockdev.Extent   // not yielded yet; Length 0: none
+	run   fileRun           // the last that dataRun found
 }
 
 // step walks a piece of the range with the image held, and yields without it.
@@ -154,17 +156,37 @@ func (w *extentWalk) data(l *layer, depth int, off, n, at int64) error {
 			off, at, n = off+c, at+c, n-c
 		}
 	}
-	finder, ok := l.file.(storage.HoleFinder)
-	for ok && n > 0 {
-		start, end, err := finder.NextData(at)
-		if errors.Is(err, io.EOF) {
-			start, end = at+n, at+n
-		} else if err != nil {
-			break // it doesn't know: data
-		}
-		add(blockdev.Zero, min(start-at, n))
-		add(blockdev.Data, min(end-at, n))
+	for n > 0 {
+		r := w.dataRun(l, at)
+		add(blockdev.Zero, min(r.start-at, n))
+		add(blockdev.Data, min(r.end-at, n))
 	}
-	add(blockdev.Data, n)
 	return nil
+}
+
+// fileRun is what a file was found to hold: a hole in [from, start), data in
+// [start, end).
+type fileRun struct {
+	of               *layer
+	from, start, end int64
+}
+
+// dataRun is the run of a layer's file that at is in. The last one is kept:
+// to look for its end takes the file system as long as it is.
+func (w *extentWalk) dataRun(l *layer, at int64) fileRun {
+	if r := w.run; r.of == l && r.from <= at && at < r.end {
+		return r
+	}
+	r := fileRun{of: l, from: at, start: at, end: math.MaxInt64} // all data, where that isn't known
+	if finder, ok := l.file.(storage.HoleFinder); ok {
+		start, end, err := finder.NextData(at)
+		switch {
+		case errors.Is(err, io.EOF):
+			r.start = math.MaxInt64
+		case err == nil && end > at:
+			r.start, r.end = start, end
+		}
+	}
+	w.run = r
+	return r
 }

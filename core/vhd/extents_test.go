@@ -238,3 +238,32 @@ func TestAllocatedCountsWhatAnyLayerHolds(t *testing.T) {
 		t.Errorf("all blocks: %d of %d", got, img.Size())
 	}
 }
+
+// AllocatedIn counts what Extents shows, in whole blocks, clipped to the range.
+func TestAllocatedInAgreesWithExtents(t *testing.T) {
+	fsys := storagetest.NewMemory()
+	chainOf(2, 4096)(t, fsys, 64<<10)
+	create(t, fsys, "/lone.vhd", format.Dynamic, 64<<10, 4096)
+	for _, name := range []string{"/disk.vhd", "/lone.vhd"} {
+		img := open(t, fsys, name)
+		must(t, write(img, "here", 5*4096))
+		must(t, write(img, "there", 9*4096))
+		for _, r := range [][2]int64{{0, 64 << 10}, {0, 0}, {5 * 4096, 4096}, {5*4096 + 512, 1024}, {6 * 4096, 3 * 4096}, {4 * 4096, 6 * 4096}} {
+			var want int64
+			for b := r[0] / 4096; b*4096 < r[0]+r[1]; b++ {
+				held := false
+				for e, err := range img.Extents(b*4096, 4096) {
+					must(t, err)
+					held = held || e.Kind != blockdev.Hole
+				}
+				if held {
+					want += min(r[0]+r[1], (b+1)*4096) - max(r[0], b*4096)
+				}
+			}
+			if got := img.AllocatedIn(r[0], r[1]); got != want {
+				t.Errorf("%s: %d bytes of %d at %d, want %d", name, got, r[1], r[0], want)
+			}
+		}
+		must(t, img.Close())
+	}
+}

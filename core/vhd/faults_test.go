@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -239,4 +240,39 @@ func asStorage(errno unix.Errno) error {
 		return fmt.Errorf("%w: %w", storage.ErrNoSpace, errno)
 	}
 	return errno
+}
+
+// The kernel tells of a failed write-back once: of a growth and a flush that
+// sync at the same time one would see it. The other must fail all the same.
+func TestAFailedSyncFailsTheOneBesideIt(t *testing.T) {
+	r := small(t, false)
+	img := open(t, r, "/disk.vhd")
+	flushed, second := make(chan error, 1), make(chan struct{})
+	syncs := 0
+	r.before = func(c call) error {
+		if c.op != "sync" {
+			return nil
+		}
+		if syncs++; syncs > 1 {
+			close(second)
+			r.before = nil
+			return nil
+		}
+		go func() { flushed <- img.Flush() }()
+		select {
+		case <-second: // the flush syncs beside this one, and is told nothing
+		case <-time.After(50 * time.Millisecond):
+		}
+		r.before = nil
+		return unix.EIO
+	}
+	if err := write(img, "data", 0); !errors.Is(err, unix.EIO) {
+		t.Fatalf("write: %v, want EIO", err)
+	}
+	if err := <-flushed; !errors.Is(err, unix.EIO) {
+		t.Errorf("flush: %v, want EIO", err)
+	}
+	if err := img.Close(); !errors.Is(err, unix.EIO) {
+		t.Errorf("close: %v, want EIO", err)
+	}
 }

@@ -81,8 +81,8 @@ func f0(f *format.Footer, err error) *format.Footer {
 
 // compareCopies notes where the copy at the start is not what it should be.
 func (l *layer) compareCopies(end, front *format.Footer, frontErr error) {
-	if end.Type == format.Fixed {
-		return
+	if end.Type == format.Fixed && front == nil {
+		return // a fixed disk has no copy: its guest's first sector is there
 	}
 	if front == nil {
 		l.copyBad = true
@@ -98,6 +98,7 @@ func (l *layer) compareCopies(end, front *format.Footer, frontErr error) {
 	end.Encode(a[:])
 	front.Encode(b[:])
 	if !bytes.Equal(a[:], b[:]) {
+		l.copyBad = true // it would count if the one at the end were lost
 		l.warnf("the footer and its copy differ: the one at the end counts")
 	}
 }

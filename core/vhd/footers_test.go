@@ -172,19 +172,49 @@ func TestFixedDiskOf511ByteFooter(t *testing.T) {
 	}
 }
 
-// The first sector of a fixed disk is its guest's, even where it looks like
-// the copy of a footer.
+// The first sector of a fixed disk is its guest's. Where it looks like the copy
+// of a footer the file may as well be a dynamic image that a crashed host left,
+// whose guest's last sector looks like a footer: it is read by its end, and not
+// written to.
 func TestFixedDiskThatHoldsAnImage(t *testing.T) {
 	fsys := storagetest.NewMemory()
 	inner := sample().encode()
 	create(t, fsys, "/disk.vhd", format.Fixed, 64<<10, 0)
 	fill(t, fsys, "/disk.vhd", inner)
-	img := open(t, fsys, "/disk.vhd")
+	_, err := vhd.Open("/disk.vhd", vhd.Options{FS: fsys})
+	wantError{vhd.ErrCorrupt, []string{"footer", "different images", "read-only"}}.check(t, err, "/disk.vhd")
+	img, err := vhd.Open("/disk.vhd", vhd.Options{FS: fsys, ReadOnly: true})
+	must(t, err)
 	defer img.Close()
 	if l := img.Layers()[0]; l.Kind != vhd.KindFixed {
 		t.Fatalf("taken for a %v disk", l.Kind)
 	}
 	if got := readAll(t, img); !bytes.Equal(got[:len(inner)], inner) {
 		t.Error("wrong bytes")
+	}
+}
+
+// A copy at the start that is good but of before a resize would count if the
+// footer at the end were lost: it is renewed before that one moves.
+func TestStaleCopyIsRenewedBeforeTheFooterMoves(t *testing.T) {
+	r := &recorder{FS: storagetest.NewMemory()}
+	create(t, r, "/disk.vhd", format.Dynamic, 64<<10, 4096)
+	b := contentOf(t, r, "/disk.vhd")
+	f, err := format.DecodeFooter(b[:format.FooterSize])
+	must(t, err)
+	f.CurrentSize, f.OriginalSize = 32<<10, 32<<10
+	f.Encode(b[:format.FooterSize])
+	r = &recorder{FS: storagetest.NewMemory()}
+	writeFile(t, r.FS, "/disk.vhd", b)
+	img := open(t, r, "/disk.vhd")
+	r.take()
+	must(t, write(img, "far", 60<<10))
+	if s := story(r.changes()); !strings.HasPrefix(s, "write sync") {
+		t.Errorf("the first write to a new block did %q, want the copy written and synced first", s)
+	}
+	must(t, img.Close())
+	b = contentOf(t, r, "/disk.vhd")
+	if !bytes.Equal(b[:format.FooterSize], b[len(b)-format.FooterSize:]) {
+		t.Error("the copy is still another")
 	}
 }

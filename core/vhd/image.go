@@ -49,6 +49,7 @@ var (
 	_ blockdev.ExtentMapper = (*Image)(nil)
 	_ blockdev.NowaitReader = (*Image)(nil)
 	_ blockdev.Usage        = (*Image)(nil)
+	_ blockdev.RangeUsage   = (*Image)(nil)
 )
 
 func newImage(c *opener) *Image {
@@ -204,6 +205,25 @@ func (m *Image) Allocated() int64 {
 		return m.leaf.size
 	}
 	return min(info.Allocated, m.leaf.size)
+}
+
+// AllocatedIn implements blockdev.RangeUsage; of a fixed disk, what Allocated
+// says, as far as the range can hold it.
+func (m *Image) AllocatedIn(off, n int64) int64 {
+	blocks := m.leaf.blocks
+	if blocks == nil {
+		return min(n, m.Allocated())
+	}
+	var sum int64
+	for n > 0 {
+		b, in := off/blocks.blockSize, off%blocks.blockSize
+		c := min(n, blocks.blockSize-in)
+		if m.mapped.has(b) || blocks.entry(b) != format.UnallocatedBlock {
+			sum += c
+		}
+		off, n = off+c, n-c
+	}
+	return sum
 }
 
 // Close flushes, cuts the file back to its exact end, and lets go of the files

@@ -40,6 +40,7 @@ type opener struct {
 	layers  []*layer
 	parents []string // parents[i] is the path of layers[i]'s parent, if any
 	seen    map[storage.FileID]string
+	entries int // of all BATs
 }
 
 func (c *opener) close() {
@@ -110,6 +111,11 @@ func (c *opener) openFile(name string, flag storage.Flag, raw bool) (l *layer, e
 	}
 	if err != nil {
 		return nil, err
+	}
+	if l.blocks != nil {
+		if c.entries += len(l.blocks.bat); c.entries > maxChainEntries {
+			return nil, l.errorf("BAT", &kindError{ErrTooLarge, fmt.Sprintf("with it the chain has more than the %d entries that are supported", maxChainEntries)})
+		}
 	}
 	c.seen[info.ID] = name
 	c.layers = append(c.layers, l)

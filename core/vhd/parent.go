@@ -95,16 +95,15 @@ func (c *opener) findParent(l *layer) (string, error) {
 	for _, name := range names {
 		path, err := c.look(dir, name)
 		switch {
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			failed = l.errorf("parent "+printable(name), err)
-			continue
+		case errors.Is(err, fs.ErrNotExist):
+		case path != "" && !c.allowed(dir, path):
+			outside = l.errorf("", &kindError{ErrParentOutside, fmt.Sprintf(
+				"parent %s lies outside the image's directory: allow it with --parent-dir %s", printable(path), printable(filepath.Dir(path)))})
 		case err != nil:
-			continue
-		case c.allowed(dir, path):
+			failed = l.errorf("parent "+printable(name), err)
+		default:
 			return path, nil
 		}
-		outside = l.errorf("", &kindError{ErrParentOutside, fmt.Sprintf(
-			"parent %s lies outside the image's directory: allow it with --parent-dir %s", printable(path), printable(filepath.Dir(path)))})
 	}
 	if outside != nil {
 		return "", outside
@@ -123,7 +122,8 @@ func (c *opener) findParent(l *layer) (string, error) {
 }
 
 // look is the path of the file called name, seen from dir: its directory free
-// of symbolic links, the last component left for NoFollow to judge.
+// of symbolic links, the last component left for NoFollow to judge. With an
+// error it is empty where not even that could be found.
 func (c *opener) look(dir, name string) (string, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(dir, name)
@@ -133,7 +133,10 @@ func (c *opener) look(dir, name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(parent, filepath.Base(name))
-	_, err = c.FS.Stat(path)
+	info, err := c.FS.Stat(path)
+	if err == nil && !info.Mode.IsRegular() {
+		err = storage.ErrNotRegular
+	}
 	return path, err
 }
 

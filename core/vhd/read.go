@@ -52,8 +52,9 @@ func (m *Image) readDisk(p []byte, off int64, nowait bool) error {
 // readBlock reads from in of block b.
 func (m *Image) readBlock(p []byte, b, in int64, nowait bool) error {
 	blocks := m.leaf.blocks
-	// The bit is read before the entry: a block is full no earlier than it is
-	// in the BAT, and loses the bit before the entry.
+	// The bit is read before the entry. Where an entry is, a bit that is out of
+	// date does no harm: on a disk without a parent, which alone gives blocks up,
+	// a block is full from the start.
 	full, sector := blocks.full.has(b), blocks.entry(b)
 	if sector == format.UnallocatedBlock {
 		return m.readUnder(p, b*blocks.blockSize+in, nowait)

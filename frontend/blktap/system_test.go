@@ -3,6 +3,7 @@ package blktap
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,7 +65,21 @@ func TestNoModuleSaysWhatToDo(t *testing.T) {
 }
 
 // TestControlThatIsNone: a control node behind which there is no module.
+var withRoot = flag.Bool("root", false, "run the tests that need root, which makes device nodes")
+
+// needRoot skips a test that makes device nodes unless it was asked for.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if !*withRoot {
+		t.Skip("needs -root")
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("-root was given, but this is not root")
+	}
+}
+
 func TestControlThatIsNone(t *testing.T) {
+	needRoot(t)
 	y := &system{dir: filepath.Join(t.TempDir(), "blktap-2"), proc: procWith(t, "250 blktap-control\n")}
 	if _, err := y.Allocate(); !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV) {
 		t.Errorf("Allocate: %v", err)
@@ -76,6 +91,7 @@ func TestControlThatIsNone(t *testing.T) {
 }
 
 func TestNodesAreMadeOnceAndStaleOnesReplaced(t *testing.T) {
+	needRoot(t)
 	name := filepath.Join(t.TempDir(), "blktap-2", "tapdev3")
 	check := func(minor int) {
 		t.Helper()
@@ -120,6 +136,7 @@ func TestNothingButNodesIsRemoved(t *testing.T) {
 }
 
 func TestOpenOfAMinorThatIsNone(t *testing.T) {
+	needRoot(t)
 	y := &system{dir: t.TempDir()}
 	if _, err := y.Open(Tap{Minor: 5}); !errors.Is(err, ErrNoMinor) {
 		t.Errorf("no node: %v", err)
@@ -152,6 +169,7 @@ func TestHoldersAreNamed(t *testing.T) {
 }
 
 func TestMountsAndSwapAreNamed(t *testing.T) {
+	needRoot(t)
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "self"), 0o755); err != nil {
 		t.Fatal(err)

@@ -72,6 +72,14 @@ type Usage interface {
 	Allocated() int64
 }
 
+// RangeUsage is a Usage that can count a part of itself, without reading.
+type RangeUsage interface {
+	// AllocatedIn is the number of bytes in [off, off+n), a range within the
+	// device, that some layer of it holds. It counts whole allocation blocks,
+	// clipped to the range, and never too few.
+	AllocatedIn(off, n int64) int64
+}
+
 // CheckRange tells whether [off, off+n) lies within a device of the given
 // size; if not, the error wraps ErrOutOfRange and has the numbers.
 func CheckRange(size, off, n int64) error {

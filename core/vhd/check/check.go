@@ -9,8 +9,9 @@ import (
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
-// MaxDepth is how many images a chain may have.
-const MaxDepth = 256
+// MaxDepth is how many images a chain may have: one and its 256 parents, as
+// package vhd opens them.
+const MaxDepth = 257
 
 // ErrNotVHD is what Run returns for a file that holds no VHD structure where
 // one must be: neither a footer at its end, nor the copy at its start, nor a

@@ -29,6 +29,7 @@ func (img *image) readHeader() error {
 	img.checkHeaderReserved(h)
 	if img.checkBlockSize(h) && img.checkTable(h) {
 		img.header = h
+		img.checkEntryCount()
 		img.countBlocks()
 	}
 	return nil
@@ -70,6 +71,15 @@ func (img *image) checkTable(h *format.Header) bool {
 		return true
 	}
 	return false
+}
+
+// checkEntryCount: a longer BAT than package vhd opens is damage, though the
+// format allows it. No byte of the disk can be read here, and what the entries
+// past maxEntries say was not looked at.
+func (img *image) checkEntryCount() {
+	if n := int64(img.header.MaxTableEntries); n > maxEntries {
+		img.at("BAT").damage("%d entries are more than the %d that are supported; the rest were not looked at — convert the image to larger blocks with another program", n, maxEntries)
+	}
 }
 
 // countBlocks holds the BAT's length against the disk's size. A longer one is

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
+	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -170,6 +171,61 @@ func TestLargestDisk(t *testing.T) {
 	}
 	if elapsed := time.Since(begun); elapsed > time.Minute {
 		t.Errorf("two checks took %v", elapsed)
+	}
+}
+
+// TestLongestBAT: what a sparse file can claim of a BAT at no cost must cost
+// its check little: each pass over 4 Gi entries would take many seconds. Those
+// that are looked at lie all over 2 TiB, so that they take several windows.
+func TestLongestBAT(t *testing.T) {
+	const entries = 0xFFFFFFF0
+	r := dynamicDisk()
+	r.header.BlockSize, r.header.MaxTableEntries = 512, entries
+	r.bat = make([]uint32, maxEntries)
+	for i := range r.bat {
+		r.bat[i] = uint32(i) * 509
+	}
+	r.bitmap = func(int) format.Bitmap { return nil }
+	r.length = 2040 << 30
+	mem := storagetest.NewMemory()
+	r.write(t, mem, "/disk.vhd")
+
+	begun := time.Now()
+	var report *Report
+	took := allocated(func() { report = run(t, "/disk.vhd", everything(mem)) })
+	if elapsed := time.Since(begun); elapsed > 20*time.Second {
+		t.Errorf("it took %v", elapsed)
+	}
+	if took > 128<<20 {
+		t.Errorf("it took %d MiB of memory", took>>20)
+	}
+	first := want{Damage, "BAT", "4294967280 entries are more than the 8388608 that are supported"}
+	if !first.matches(report.Findings[0]) {
+		t.Errorf("findings begin with %v, want %v", report.Findings[0], first)
+	}
+}
+
+// TestEntriesThatAreSupported: this package and vhd agree on how many.
+func TestEntriesThatAreSupported(t *testing.T) {
+	for entries, test := range map[uint32]struct {
+		opens    error
+		findings []want
+	}{
+		maxEntries:     {nil, nil},
+		maxEntries + 1: {vhd.ErrTooLarge, []want{{Damage, "BAT", "8388609 entries are more than the 8388608 that are supported"}}},
+	} {
+		r := dynamicDisk()
+		r.header.MaxTableEntries = entries
+		r.bat = emptyBAT(int(entries))
+		r.bat[0] = uint32(1536+format.BATSize(int64(entries))) / 512
+		if entries > maxEntries {
+			r.bat[entries-1] = 0xFFFFFF // past the end: a finding if it were looked at
+		}
+		r.length = (int64(r.bat[0]) + testRun) * 512
+		mem := storagetest.NewMemory()
+		r.write(t, mem, "/disk.vhd")
+		expect(t, run(t, "/disk.vhd", everything(mem)).Findings, test.findings...)
+		opens(t, mem, "/disk.vhd", test.opens)
 	}
 }
 

@@ -1,12 +1,14 @@
 package check
 
 import (
+	"errors"
 	"path"
 	"testing"
 	"time"
 
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
+	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -285,19 +287,36 @@ func TestParentsAreCheckedIfAskedFor(t *testing.T) {
 	expect(t, run(t, "/vm/child.vhd", o).Findings)
 }
 
-// TestChains makes a chain of n images and hangs the last under end.
+// opens fails the test unless package vhd opens an image, or refuses it with
+// the error wanted.
+func opens(t *testing.T, fs storage.FS, name string, wanted error) {
+	t.Helper()
+	img, err := vhd.Open(name, vhd.Options{FS: fs, ReadOnly: true})
+	if err == nil {
+		err = img.Close()
+	}
+	if !errors.Is(err, wanted) {
+		t.Errorf("vhd.Open(%q): %v; want %v", name, err, wanted)
+	}
+}
+
 func TestChains(t *testing.T) {
 	t.Run("too deep", func(t *testing.T) {
 		fs, o := family(t)
+		o.IgnoreTimestamps = true
 		name, footer := "base.vhd", footerOf(t, fs, "/vm/base.vhd")
-		for range MaxDepth {
+		for depth := 2; depth <= MaxDepth+1; depth++ {
 			r := childDisk(t, footer, name, time.Now())
 			r.bat = emptyBAT(16)
 			name, footer = r.footer.ID.String(), r.footer
 			r.write(t, fs, "/vm/"+name)
+			if depth == MaxDepth {
+				expect(t, run(t, "/vm/"+name, o).Findings)
+				opens(t, fs, "/vm/"+name, nil)
+			}
 		}
-		o.IgnoreTimestamps = true
-		expect(t, run(t, "/vm/"+name, o).Findings, want{Damage, "parent", "more than 256 images deep"})
+		expect(t, run(t, "/vm/"+name, o).Findings, want{Damage, "parent", "more than 257 images deep"})
+		opens(t, fs, "/vm/"+name, vhd.ErrTooDeep)
 	})
 	t.Run("a loop of two", func(t *testing.T) {
 		fs, o := family(t)

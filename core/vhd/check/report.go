@@ -73,7 +73,8 @@ type Report struct {
 	LeakedBytes int64
 	// Blocks is how many blocks the disk has, 0 for a fixed one.
 	Blocks int64
-	// Allocated is how many of Blocks have a place in the file.
+	// Allocated is how many of Blocks have a place in the file, by the first
+	// 8 Mi entries of the BAT; a longer one is Damage.
 	Allocated int64
 }
 

@@ -25,6 +25,10 @@ const (
 	block   = 4
 )
 
+// staleSectors is the size of a disk before it was resized, by the footer's
+// copy that the resize has left alone.
+const staleSectors = 6
+
 // Kinds are the sorts of images there are: every kind of disk, several block
 // sizes, and what other programs and their crashes leave.
 func Kinds() []Kind {
@@ -69,6 +73,9 @@ func dynamicKinds() []Kind {
 		{"dynamic, footer of 511 bytes", block, 1, half(shortFooter)},
 		{"dynamic, no footer at the end", block, 1, half(noEndFooter)},
 		{"dynamic, bad footer at the start", block, 1, half(badCopy)},
+		{"dynamic, stale footer copy", block, 1, func(fsys storage.FS) error {
+			return newSketch(format.Dynamic, sectors, block).block(1, whole(block, 104)).resized(staleSectors).write(fsys, nil)
+		}},
 		// As a partial bitmap has to follow its data, a flush may cost two.
 		{"dynamic, tapdisk's partial bitmaps", block, 2, func(fsys storage.FS) error {
 			s := newSketch(format.Dynamic, sectors, block).byTapdisk()

@@ -30,6 +30,7 @@ const (
 	onGrowing      = "dynamic, a BAT of two sectors, growing often"
 	onNoEnd        = "dynamic, no footer at the end"
 	onBadCopy      = "dynamic, bad footer at the start"
+	onStaleCopy    = "dynamic, stale footer copy"
 	onQEMU         = "dynamic, as qemu lays it out"
 	onPartial      = "dynamic, tapdisk's partial bitmaps"
 	onDifferencing = "differencing, blocks of 2048 bytes"
@@ -63,6 +64,7 @@ func mutants() []mutant {
 		{"what is behind the old footer is not cut off", func(storage.FS) Through { return skip(cuts) }, []string{onNoEnd, onChildNoEnd}, anyRule},
 		{"no footer is written at the new end", func(storage.FS) Through { return skip(writesEndFooter) }, []string{onDynamic, onDifferencing}, []int{1, 5}},
 		{"a bad footer copy is not mended", func(storage.FS) Through { return skip(writesFooterCopy) }, []string{onBadCopy}, []int{1, 5}},
+		{"a stale footer copy is not brought up to date", func(storage.FS) Through { return skip(writesFooterCopy) }, []string{onStaleCopy}, []int{1}},
 		{"freed space is handed back as it was", func(storage.FS) Through { return skip(zeroesABlock) }, []string{onDynamic, onQEMU}, anyRule},
 		{"bitmaps call whole what was written in part", func(storage.FS) Through { return widen }, []string{onDifferencing}, []int{0, 2, 3, 4}},
 		{"bitmaps are not written", func(storage.FS) Through { return skip(isBitmap) }, []string{onDynamic, onDifferencing}, []int{0, 2, 3, 4}},

@@ -37,6 +37,44 @@ func TestEveryKindOpensAndIsUnlike(t *testing.T) {
 	}
 }
 
+// TestAStaleFooterCopyIsOfAShorterDisk: the disk is as long as the end footer
+// says; by the copy, which is as good, it would not be.
+func TestAStaleFooterCopyIsOfAShorterDisk(t *testing.T) {
+	kinds, m := Kinds(), storagetest.NewMemory()
+	k := kinds[slices.IndexFunc(kinds, func(k Kind) bool { return k.Name == onStaleCopy })]
+	if err := k.Make(m); err != nil {
+		t.Fatal(err)
+	}
+	content, err := openAndRead(m, Name, true)
+	if err != nil || len(content) != sectors || content[4] != Whole(104) {
+		t.Errorf("by the end footer: %v, %v; want %d sectors", content, err, sectors)
+	}
+	b, err := readFile(m, Name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := format.DecodeFooter(b[len(b)-format.FooterSize:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, err := format.DecodeFooter(b[:format.FooterSize])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if front.ID != end.ID || front.Type != end.Type {
+		t.Errorf("the copy is another image's: %v %v, footer %v %v", front.Type, front.ID, end.Type, end.ID)
+	}
+	if err := m.Remove(Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFile(m, Name, b[:len(b)-format.FooterSize]); err != nil {
+		t.Fatal(err)
+	}
+	if content, err = openAndRead(m, Name, true); err != nil || len(content) != staleSectors {
+		t.Errorf("by the copy: %v, %v; want %d sectors", content, err, staleSectors)
+	}
+}
+
 func TestAKilledProcessLeavesItsWritesAndNoLock(t *testing.T) {
 	m := storagetest.NewMemory()
 	if err := writeFile(m, "/f", make([]byte, 2048)); err != nil {

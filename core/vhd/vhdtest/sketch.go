@@ -11,6 +11,7 @@ import (
 // by hand: the engine's writing has no part in it.
 type sketch struct {
 	footer *format.Footer
+	copy   *format.Footer // at the start; nil: as the footer
 	header *format.Header
 	bat    []uint32
 	batmap format.Bitmap // nil: none
@@ -41,6 +42,17 @@ func (s *sketch) byTapdisk(full ...int) *sketch {
 	for _, b := range full {
 		s.batmap.Set(b, 1)
 	}
+	return s
+}
+
+// resized makes it a disk that had other sectors once, whose footer's copy at
+// the start was left as it was then: valid, but the one at the end counts.
+func (s *sketch) resized(sectors int) *sketch {
+	size := int64(sectors) * format.SectorSize
+	s.footer.OriginalSize = uint64(size)
+	old := *s.footer
+	old.CurrentSize, old.Geometry = uint64(size), format.GeometryFor(size)
+	s.copy = &old
 	return s
 }
 
@@ -80,7 +92,11 @@ func whole(sectors, first int) map[int]Tag {
 func (s *sketch) bytes() []byte {
 	at := int(s.header.TableOffset)
 	file := make([]byte, s.tables())
-	s.footer.Encode(file)
+	if s.copy != nil {
+		s.copy.Encode(file)
+	} else {
+		s.footer.Encode(file)
+	}
 	s.header.Encode(file[s.footer.DataOffset:])
 	n := int(format.BATSize(int64(len(s.bat))))
 	for i := range file[at : at+n] {
