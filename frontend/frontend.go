@@ -15,6 +15,10 @@ import (
 // error wraps it and says who, where that can be found.
 var ErrBusy = errors.New("the disk is in use")
 
+// ErrHidden is a Detach that took the disk out of sight here, while something
+// that it can't end uses the disk on. Its error wraps ErrBusy too.
+var ErrHidden = errors.New("hidden here")
+
 // ErrUnflushed is a Detach that took the disk away, and could not flush it.
 // Its error wraps the reason too.
 var ErrUnflushed = errors.New("not flushed")
@@ -38,7 +42,9 @@ type Session interface {
 	Wait() error
 	// Detach takes the disk away in order: drain, flush, take away. While a
 	// program has it open the error wraps ErrBusy and the disk is still
-	// shown, unless lazy was asked for by WithLazy. A device that can't be
+	// shown, unless lazy was asked for by WithLazy. Where a use comes to light
+	// only when the disk is out of sight, the error wraps ErrHidden too, after
+	// a bounded wait, and Wait returns when that use has ended. A device that can't be
 	// flushed is an error, and the disk is still shown; where it is not, as
 	// after a lazy Detach, the error wraps ErrUnflushed.
 	Detach(ctx context.Context) error

@@ -55,7 +55,7 @@ func TestMountPlanOfEveryFlag(t *testing.T) {
 	if plan.mountpoint != "mnt" || !plan.foreground || plan.logLevel != slog.LevelDebug || plan.logFormat != "json" {
 		t.Errorf("plan: %+v", plan)
 	}
-	if !plan.options.AllowOther || *plan.options.UID != 7 || plan.options.Umask != 0o022 {
+	if !plan.options.AllowOther || *plan.options.UID != 7 || *plan.options.Umask != 0o022 {
 		t.Errorf("mount options: %+v", plan.options)
 	}
 }

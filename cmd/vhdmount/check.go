@@ -21,7 +21,7 @@ func checkVerb() *cli.Command {
 			&cli.BoolFlag{Name: "bitmaps", DisableDefaultText: true, Usage: "read every sector bitmap too, and the data under clear bits"},
 			&cli.BoolFlag{Name: "parents", DisableDefaultText: true, Usage: "check the image's parents too"},
 			&cli.StringFlag{Name: "parent", Usage: "`FILE` that is the image's parent, in place of what the image says"},
-			&cli.StringSliceFlag{Name: "parent-dir", Usage: "`DIR` in which a parent may lie, besides the image's own; may be repeated"},
+			parentDirFlag(),
 		},
 		Action: runCheck,
 	}

@@ -109,6 +109,7 @@ func TestBashCompletes(t *testing.T) {
 		"vhdmount mount --re":               "--read-only",
 		"vhdmount mount --durability w":     "writeback,writethrough",
 		"vhdmount mount disk.vhd --parent ": "LOUD.VHD,disk.vhd,mnt,my disk.vhd,old.avhd",
+		"vhdmount snapshot --pa":            "--parent-dir",
 		"vhdmount umount --":                "--help,--lazy",
 		"vhdmount create --type ":           "dynamic,fixed",
 		"vhdmount completion ":              "bash,fish,zsh",

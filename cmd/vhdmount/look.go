@@ -16,10 +16,14 @@ import (
 func chainFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "parent", Usage: "`FILE` that is the image's parent, in place of what the image says"},
-		&cli.StringSliceFlag{Name: "parent-dir", Usage: "`DIR` in which a parent may lie, besides the image's own; may be repeated"},
+		parentDirFlag(),
 		&cli.BoolFlag{Name: "force-parent", DisableDefaultText: true, Usage: "accept a parent with another UUID than the image names"},
 		&cli.StringFlag{Name: "size-from", Value: "auto", Usage: "take the disk's size from the `FIELD` geometry or footer, or by the image's creator: auto"},
 	}
+}
+
+func parentDirFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "parent-dir", Usage: "`DIR` in which a parent may lie, besides the image's own; may be repeated"}
 }
 
 // chainOptions reads chainFlags.

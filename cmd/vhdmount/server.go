@@ -23,7 +23,8 @@ import (
 )
 
 const (
-	// writebackInterval is how old unflushed data may grow.
+	// writebackInterval is how old uncommitted metadata may grow: the BAT and
+	// the bitmaps. Data is the kernel's to write back until a flush.
 	writebackInterval = 5 * time.Second
 	// memoryLimit and gcPercent keep a server's resident memory below 64 MiB
 	// under load: the limit is of what the Go runtime maps, beside which there
@@ -191,18 +192,12 @@ func (s *diskServer) frontend() frontend.Frontend {
 		AllowOther:         o.AllowOther,
 		AllowRoot:          o.AllowRoot,
 		DefaultPermissions: o.DefaultPermissions,
-		UID:                uint32(os.Getuid()),
-		GID:                uint32(os.Getgid()),
+		UID:                o.UID,
+		GID:                o.GID,
 		Umask:              o.Umask,
 		FSName:             o.FSName,
 		Info:               s.info,
 		Log:                s.log,
-	}
-	if o.UID != nil {
-		fo.UID = *o.UID
-	}
-	if o.GID != nil {
-		fo.GID = *o.GID
 	}
 	if fo.FSName == "" {
 		fo.FSName = s.image

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -273,12 +274,11 @@ func TestADiskThatCantBeAnnouncedIsTakenAwayAgain(t *testing.T) {
 func TestTheFrontendIsToldWhatWasAskedFor(t *testing.T) {
 	h := newHouse(t)
 	plan := h.plan(t.TempDir())
-	uid := uint32(7)
 	plan.open.ReadOnly = true
-	plan.options.AllowOther, plan.options.UID, plan.options.Umask = true, &uid, 0o022
+	plan.options.AllowOther, plan.options.UID, plan.options.Umask = true, new(uint32(7)), new(fs.FileMode(0o022))
 	_, result := h.serve(plan)
 	o := h.stand.options
-	if !o.ReadOnly || !o.AllowOther || o.UID != 7 || o.GID != uint32(os.Getgid()) || o.Umask != 0o022 || o.FSName != h.image {
+	if !o.ReadOnly || !o.AllowOther || *o.UID != 7 || o.GID != nil || *o.Umask != 0o022 || o.FSName != h.image {
 		t.Errorf("options %+v", o)
 	}
 	h.stand.end()

@@ -137,6 +137,9 @@ func (u unmounter) ask(record registry.Record) error {
 		return fmt.Errorf("%s: %w%s", u.name, err, seeLog(record.Entry))
 	case response.Busy:
 		who := strings.TrimPrefix(response.Error, record.Entry.Mountpoint+": ")
+		if response.Pending {
+			return fmt.Errorf("%s: %s; the image is closed when that has ended", u.name, who)
+		}
 		return fmt.Errorf("%s: %s%s", u.name, who, u.unlessLazy("; close it there, or hide it with --lazy"))
 	case response.Pending:
 		return u.pending(record.Entry, response)

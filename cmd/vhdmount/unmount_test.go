@@ -47,6 +47,8 @@ func TestUnmountReportsWhatTheServerAnswers(t *testing.T) {
 	}{
 		"busy": {control.Response{Busy: true, Error: "MNT: the disk is in use: open in less (pid 17)"}, nil, 1,
 			"MNT: the disk is in use: open in less (pid 17); close it there, or hide it with --lazy\n"},
+		"hidden, but mounted elsewhere": {control.Response{Busy: true, Pending: true, Error: "MNT: the disk is in use: hidden here, but another mount namespace still has it mounted"}, nil, 1,
+			"MNT: the disk is in use: hidden here, but another mount namespace still has it mounted; the image is closed when that has ended\n"},
 		"can't be flushed": {control.Response{Error: "no space left"}, nil, 1,
 			"MNT: still mounted: no space left; --lazy takes it away without what can't be flushed (log: /run/x.log)\n"},
 		"hidden, but not flushed": {control.Response{Pending: true, State: control.Closing, Error: "not flushed: no space left"}, []string{"--lazy"}, 1,

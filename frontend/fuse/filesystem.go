@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -116,8 +117,8 @@ func newFilesystem(o *Options, dev blockdev.Device, single bool) *filesystem {
 		partitions:    o.Partitions,
 		single:        single,
 		readOnly:      o.ReadOnly,
-		uid:           o.UID,
-		gid:           o.GID,
+		uid:           orOwn(o.UID, os.Geteuid()),
+		gid:           orOwn(o.GID, os.Getegid()),
 		nextNode:      firstPartNode,
 		handles:       make(map[uint64]*handle),
 		opening:       make(map[uint32]*handle),
@@ -138,10 +139,24 @@ func newFilesystem(o *Options, dev blockdev.Device, single bool) *filesystem {
 	return f
 }
 
-// modes are the permission bits of files and of the directory.
+// orOwn is the user or group asked for, or the process's own.
+func orOwn(asked *uint32, own int) uint32 {
+	if asked != nil {
+		return *asked
+	}
+	return uint32(own)
+}
+
+// modes are the permission bits of files and of the directory. Who lets others
+// in has not said that they may write: a umask must.
 func modes(o *Options) (file, dir uint32) {
-	taken := o.Umask & fs.ModePerm
-	if taken == 0 && !o.AllowOther {
+	var taken fs.FileMode
+	switch {
+	case o.Umask != nil:
+		taken = *o.Umask & fs.ModePerm
+	case o.AllowOther:
+		taken = 0o022
+	default:
 		taken = 0o077
 	}
 	if o.ReadOnly {

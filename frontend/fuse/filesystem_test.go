@@ -45,7 +45,7 @@ func TestAttributes(t *testing.T) {
 	if _, err := dev.WriteAt([]byte{1}, 0); err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t, dev, Options{UID: 12, GID: 34, Umask: 0o027}, false)
+	c := newClient(t, dev, Options{UID: new(uint32(12)), GID: new(uint32(34)), Umask: new(fs.FileMode(0o027))}, false)
 	disk, status := c.lookup(diskName)
 	wantStatus(t, "LOOKUP", status, fuse.OK)
 	a := disk.Attr
@@ -64,6 +64,29 @@ func TestAttributes(t *testing.T) {
 	}
 	if info := c.getattr(infoNode); info.Mode != syscall.S_IFREG|0o440 {
 		t.Errorf("info.json: mode %o", info.Mode)
+	}
+}
+
+func TestOwners(t *testing.T) {
+	if got := orOwn(new(uint32(0)), 1000); got != 0 {
+		t.Errorf("root, asked for by user 1000, is %d", got)
+	}
+	own := [2]uint32{uint32(os.Geteuid()), uint32(os.Getegid())}
+	for _, tt := range []struct {
+		name string
+		o    Options
+		want [2]uint32
+	}{
+		{"the process's own by default", Options{}, own},
+		{"asked for", Options{UID: new(uint32(12)), GID: new(uint32(34))}, [2]uint32{12, 34}},
+		{"root, asked for", Options{UID: new(uint32(0)), GID: new(uint32(0))}, [2]uint32{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newClient(t, blockdev.NewMemory(testSize), tt.o, false)
+			if a := c.getattr(diskNode); a.Uid != tt.want[0] || a.Gid != tt.want[1] {
+				t.Errorf("owner %d:%d, want %d:%d", a.Uid, a.Gid, tt.want[0], tt.want[1])
+			}
+		})
 	}
 }
 
@@ -87,9 +110,13 @@ func TestModes(t *testing.T) {
 		file, dir fs.FileMode
 	}{
 		{"owner alone by default", Options{}, 0o600, 0o500},
-		{"umask", Options{Umask: 0o022}, 0o644, 0o555},
-		{"allow_other opens to all", Options{AllowOther: true}, 0o666, 0o555},
-		{"allow_other with a umask", Options{AllowOther: true, Umask: 0o027}, 0o640, 0o550},
+		{"umask", Options{Umask: new(fs.FileMode(0o022))}, 0o644, 0o555},
+		{"a umask that takes nothing", Options{Umask: new(fs.FileMode(0))}, 0o666, 0o555},
+		{"allow_other lets all read", Options{AllowOther: true}, 0o644, 0o555},
+		{"allow_other, read-only", Options{AllowOther: true, ReadOnly: true}, 0o444, 0o555},
+		{"allow_other with a umask", Options{AllowOther: true, Umask: new(fs.FileMode(0o027))}, 0o640, 0o550},
+		{"allow_other with a umask that takes nothing", Options{AllowOther: true, Umask: new(fs.FileMode(0))}, 0o666, 0o555},
+		{"a umask, read-only", Options{Umask: new(fs.FileMode(0)), ReadOnly: true}, 0o444, 0o555},
 		{"allow_root is still the owner's", Options{AllowRoot: true}, 0o600, 0o500},
 		{"read-only", Options{ReadOnly: true}, 0o400, 0o500},
 	} {

@@ -46,12 +46,12 @@ type Options struct {
 	// DefaultPermissions is mount(8)'s word for having the kernel check
 	// permission bits. It always does here.
 	DefaultPermissions bool
-	// UID and GID own what is shown. Zero is the mounting process's own.
-	UID, GID uint32
+	// UID and GID own what is shown. Nil is the mounting process's own.
+	UID, GID *uint32
 	// Umask has the permission bits that files don't get of 0666, and the
-	// directory of 0555. Zero is 0077, so that the owner alone may enter; with
-	// AllowOther zero is what it says.
-	Umask fs.FileMode
+	// directory of 0555. Nil is 0077, so that the owner alone may enter; with
+	// AllowOther it is 0022, so that the others may read.
+	Umask *fs.FileMode
 	// FSName is the first column of the mount table; "vhdmount" if empty.
 	FSName string
 	// Info makes the contents of info.json, anew at each opening and each
@@ -82,12 +82,6 @@ func New(o Options) *Frontend {
 	}
 	if o.FSName == "" {
 		o.FSName = "vhdmount"
-	}
-	if o.UID == 0 {
-		o.UID = uint32(os.Geteuid())
-	}
-	if o.GID == 0 {
-		o.GID = uint32(os.Getegid())
 	}
 	if o.Partitions == nil {
 		o.Partitions = partition.Read

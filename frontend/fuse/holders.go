@@ -19,11 +19,51 @@ func holders(e mountEntry) []string {
 	slices.SortFunc(procs, func(a, b string) int { return pidOf(a) - pidOf(b) })
 	for _, proc := range procs {
 		if opens(proc, e) || standsIn(proc, e) || mapped(proc, e) {
-			who = append(who, fmt.Sprintf("%s (pid %d)", firstLine(proc+"/comm"), pidOf(proc)))
+			who = append(who, processName(proc))
 		}
 	}
 	who = append(who, loops(e)...)
 	return append(who, mountsIn(e)...)
+}
+
+// usesOutOfSight says who uses a mount that is no longer in this process's mount
+// table: programs that have a file of it open, or else those in whose mount
+// namespace a copy of it is, one for each namespace.
+func usesOutOfSight(e mountEntry) string {
+	var who, elsewhere []string
+	seen := map[string]bool{"": true} // the namespace of a process that may not be looked at
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	slices.SortFunc(procs, func(a, b string) int { return pidOf(a) - pidOf(b) })
+	for _, proc := range procs {
+		if opens(proc, e) || mapped(proc, e) {
+			who = append(who, processName(proc))
+		}
+		namespace, _ := os.Readlink(proc + "/ns/mnt")
+		if !seen[namespace] && mountedFor(proc, e) {
+			seen[namespace] = true
+			elsewhere = append(elsewhere, processName(proc))
+		}
+	}
+	switch {
+	case len(who) > 0:
+		return "still open in " + strings.Join(who, ", ")
+	case len(elsewhere) > 0:
+		return "another mount namespace still has it mounted: that of " + strings.Join(elsewhere, ", ")
+	}
+	return "another mount namespace still has it mounted"
+}
+
+// mountedFor tells whether a process sees the file system of e mounted.
+func mountedFor(proc string, e mountEntry) bool {
+	return hasLine(proc+"/mountinfo", func(l string) bool {
+		m, ok := parseMount(l)
+		return ok && m.device == e.device && m.fsType == e.fsType
+	})
+}
+
+// processName is a process's program and number.
+func processName(proc string) string {
+	return fmt.Sprintf("%s (pid %d)", firstLine(proc+"/comm"), pidOf(proc))
 }
 
 func pidOf(proc string) int {

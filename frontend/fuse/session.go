@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,15 +24,24 @@ type session struct {
 	err  error         // why, from then on
 	last error         // of the flush after the last request, from then on
 
-	// detach lets one Detach run at a time. It is held while waiting for the
-	// disk and for the kernel.
-	detach sync.Mutex
+	// detach has room for one: the Detach that runs. It stays there while it
+	// waits for the disk and for the kernel.
+	detach chan struct{}
+	// patience is for how long a Detach that has unmounted waits for the end
+	// of serving.
+	patience time.Duration
 }
+
+// hiddenPatience is ample for the kernel to end what nobody uses any more.
+const hiddenPatience = 10 * time.Second
 
 // startSession serves files at mnt, which is mounted on t. On error nothing is
 // left behind.
 func startSession(ctx context.Context, mnt mountpoint, files *filesystem, t transport) (*session, error) {
-	s := &session{path: mnt.path, files: files, done: make(chan struct{})}
+	s := &session{
+		path: mnt.path, files: files, done: make(chan struct{}),
+		detach: make(chan struct{}, 1), patience: hiddenPatience,
+	}
 	if !mnt.file {
 		s.path = filepath.Join(mnt.path, diskName)
 	}
@@ -103,9 +113,19 @@ func (s *session) Wait() error {
 // it does where the flush after the unmount failed. Why serving ended, if that
 // was no unmount, is Wait's alone to say. Cancelling ctx does not interrupt a
 // flush that has begun.
+//
+// A copy of the mount in another mount namespace, and a file that is open since
+// somebody hid the disk, outlive the unmount: then the error wraps
+// frontend.ErrHidden and frontend.ErrBusy, and the disk is served on.
 func (s *session) Detach(ctx context.Context) error {
-	s.detach.Lock()
-	defer s.detach.Unlock()
+	select {
+	case s.detach <- struct{}{}:
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.detach }()
 	if s.ended() {
 		return nil
 	}
@@ -121,12 +141,22 @@ func (s *session) Detach(ctx context.Context) error {
 	if err := s.unmount(ctx, false); err != nil {
 		return err
 	}
+	return s.awaitEnd(ctx)
+}
+
+// awaitEnd waits for what an unmount brings about, which is the end of serving
+// unless somebody uses the disk on, out of sight.
+func (s *session) awaitEnd(ctx context.Context) error {
+	patience := time.NewTimer(s.patience)
+	defer patience.Stop()
 	select {
 	case <-s.done:
+		return unflushed(s.last)
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-patience.C:
+		return fmt.Errorf("%s: %w: %w, but %s", s.mount.point, frontend.ErrBusy, frontend.ErrHidden, usesOutOfSight(s.mount))
 	}
-	return unflushed(s.last)
 }
 
 // hide takes the disk out of sight. What could not be flushed is tried again

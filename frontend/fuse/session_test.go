@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -184,6 +187,101 @@ func TestLazyDetachOfWhatSomethingIsMountedOverHidesNothing(t *testing.T) {
 	if _, err := os.Stat(s.Path()); err != nil {
 		t.Error("it is hidden:", err)
 	}
+}
+
+// elsewhere starts a program in a mount namespace of its own, which has a copy
+// of every mount, and returns what ends it.
+func elsewhere(t *testing.T) (pid string, end func()) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 600")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		c.Process.Kill()
+		c.Wait()
+	})
+	t.Cleanup(end)
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(c.Process.Pid), end
+}
+
+func TestDetachOfADiskThatAnotherNamespaceHasMounted(t *testing.T) {
+	needRoot(t)
+	dev := blockdev.NewMemory(1 << 20)
+	s := attach(t, dev, Options{})
+	pid, end := elsewhere(t)
+	there := filepath.Join("/proc", pid, "root", s.Path())
+	s.(*session).patience = 50 * time.Millisecond
+	for _, when := range []string{"first", "second"} {
+		err := s.Detach(t.Context())
+		if !errors.Is(err, frontend.ErrBusy) || !errors.Is(err, frontend.ErrHidden) ||
+			!strings.Contains(err.Error(), "hidden here, but another mount namespace still has it mounted: that of ") ||
+			!strings.Contains(err.Error(), "(pid "+pid+")") {
+			t.Errorf("%s Detach: %v", when, err)
+		}
+	}
+	if _, err := os.Stat(s.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it is still shown here:", err)
+	}
+	if err := os.WriteFile(there, []byte("late"), 0); err != nil {
+		t.Error("a write there:", err)
+	}
+	if err := s.Detach(frontend.WithLazy(t.Context())); err != nil {
+		t.Error("lazy Detach:", err)
+	}
+	end()
+	if err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 4)
+	if _, err := dev.ReadAt(got, 0); err != nil || string(got) != "late" {
+		t.Errorf("the disk has %q, %v", got, err)
+	}
+}
+
+func TestDetachOfADiskThatIsOpenSinceItWasHidden(t *testing.T) {
+	s := attach(t, blockdev.NewMemory(1<<20), Options{})
+	s.(*session).patience = 50 * time.Millisecond
+	f := open(t, s.Path(), os.O_RDONLY)
+	if err := Unmount(t.Context(), filepath.Dir(s.Path()), true); err != nil {
+		t.Fatal(err)
+	}
+	want := "hidden here, but still open in fuse.test (pid " + strconv.Itoa(os.Getpid()) + ")"
+	if err := s.Detach(t.Context()); !errors.Is(err, frontend.ErrHidden) || !strings.Contains(err.Error(), want) {
+		t.Errorf("Detach: %v, want %s", err, want)
+	}
+	f.Close()
+	if err := s.Detach(t.Context()); err != nil {
+		t.Error("Detach when it is closed:", err)
+	}
+}
+
+// TestDetachDoesNotWaitForAnotherDetachForEver: its context ends that, as does
+// the end of serving.
+func TestDetachDoesNotWaitForAnotherDetachForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &session{detach: make(chan struct{}, 1), done: make(chan struct{})}
+		s.detach <- struct{}{} // a Detach that hangs
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.Detach(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		result := make(chan error, 1)
+		go func() { result <- s.Detach(t.Context()) }()
+		synctest.Wait()
+		close(s.done)
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestDetachFlushesWhatWasMapped(t *testing.T) {

@@ -79,7 +79,7 @@ func TestAllowOther(t *testing.T) {
 	for _, c := range []struct {
 		options     string
 		read, write bool // by nobody
-	}{{"rw", false, false}, {"allow_root", false, false}, {"allow_other", true, true}, {"allow_other,umask=022", true, false}, {"allow_other,umask=077", false, false}} {
+	}{{"rw", false, false}, {"allow_root", false, false}, {"allow_other", true, false}, {"allow_other,umask=0", true, true}, {"allow_other,umask=022", true, false}, {"allow_other,umask=077", false, false}} {
 		m := b.Mount("disk.vhd", "-o", c.options)
 		for mode, want := range map[string]bool{"if=" + m.Disk + " of=/dev/null": c.read, "if=/dev/zero conv=notrunc of=" + m.Disk: c.write} {
 			r := b.Try("setpriv", "--reuid", nobody(t), "--clear-groups", "sh", "-c", "dd bs=512 count=1 "+mode)

@@ -47,8 +47,8 @@ type Request struct {
 // Response is the line that answers.
 type Response struct {
 	State   State  `json:"state,omitempty"`
-	Busy    bool   `json:"busy,omitempty"`    // Unmount was refused: a program has the disk open
-	Pending bool   `json:"pending,omitempty"` // Unmount, lazy: hidden, not closed yet; with an Error it isn't flushed either
+	Busy    bool   `json:"busy,omitempty"`    // Unmount was refused: a program has the disk open; with Pending, out of sight
+	Pending bool   `json:"pending,omitempty"` // Unmount: hidden, not closed yet; with an Error and not Busy it isn't flushed either
 	Closed  bool   `json:"closed,omitempty"`  // Unmount: the image is closed, and the server ends
 	Error   string `json:"error,omitempty"`   // what failed, in one line; empty: nothing
 }

@@ -101,12 +101,20 @@ func (s *salvage) header(offset uint64) {
 	}
 }
 
+// maxBlocks is how many blocks are counted at most: as many as a disk may have
+// that can be opened. They are read in a blink, also where they are a hole.
+const maxBlocks = 8 << 20
+
 // blocks counts the entries of the BAT, as far as it is in the file.
 func (s *salvage) blocks(h *format.Header) {
 	if h.Validate() != nil || s.layer.VirtualSize <= 0 {
 		return // its numbers are no measure
 	}
 	left := h.Blocks(s.layer.VirtualSize)
+	if most := min(int64(h.MaxTableEntries), maxBlocks); left > most {
+		s.warn("BAT", fmt.Errorf("a disk of %d blocks, of which the first %d are counted", left, most))
+		left = most
+	}
 	var entries [1024]uint32
 	for at := int64(h.TableOffset); left > 0; at += int64(len(entries)) * 4 {
 		n := min(left, int64(len(entries)))

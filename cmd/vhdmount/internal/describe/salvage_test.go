@@ -1,10 +1,12 @@
 package describe
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
@@ -111,6 +113,32 @@ func TestSalvageSurvivesOffsetsThatLeadNowhere(t *testing.T) {
 				t.Errorf("got %+v", l)
 			}
 			wantWarning(t, d, c.warning)
+		})
+	}
+}
+
+// TestSalvageCountsBoundedlyMany: of a file that is a hole, and says that it
+// has a disk of 2⁴⁴ blocks.
+func TestSalvageCountsBoundedlyMany(t *testing.T) {
+	const size, blocks = 1 << 53, 1 << 44
+	for name, tt := range map[string]struct {
+		entries uint32
+		want    int64
+	}{"many entries": {1<<32 - 1, maxBlocks}, "few entries": {5, 5}} {
+		t.Run(name, func(t *testing.T) {
+			foot, head := format.NewFooter(size, format.Dynamic, time.Now()), format.NewHeader(1<<30, 512)
+			foot.DataOffset, head.TableOffset, head.MaxTableEntries = 512, 1536, tt.entries
+			b := make([]byte, format.FooterSize+format.HeaderSize)
+			foot.Encode(b)
+			head.Encode(b[format.FooterSize:])
+			image := filepath.Join(t.TempDir(), "hostile.vhd")
+			check(t, os.WriteFile(image, b, 0o600))
+			check(t, os.Truncate(image, 17<<30))
+			d := salvaged(t, image)
+			if l := d.Layers[0]; l.VirtualSize != size || l.Blocks != tt.want {
+				t.Errorf("%d bytes, %d blocks, want %d and %d", l.VirtualSize, l.Blocks, int64(size), tt.want)
+			}
+			wantWarning(t, d, fmt.Sprintf("BAT: a disk of %d blocks, of which the first %d are counted", int64(blocks), tt.want))
 		})
 	}
 }

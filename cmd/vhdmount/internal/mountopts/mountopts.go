@@ -18,8 +18,8 @@ type Options struct {
 	AllowOther         bool
 	AllowRoot          bool
 	DefaultPermissions bool
-	UID, GID           *uint32 // nil: the user's own
-	Umask              fs.FileMode
+	UID, GID           *uint32      // nil: the user's own
+	Umask              *fs.FileMode // nil: not given
 	FSName             string
 }
 
@@ -117,10 +117,10 @@ func id(s string) (*uint32, error) {
 	return &v, nil
 }
 
-func mask(s string) (fs.FileMode, error) {
+func mask(s string) (*fs.FileMode, error) {
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || n > 0o777 {
-		return 0, errors.New("not an octal number up to 777")
+		return nil, errors.New("not an octal number up to 777")
 	}
-	return fs.FileMode(n), nil
+	return new(fs.FileMode(n)), nil
 }

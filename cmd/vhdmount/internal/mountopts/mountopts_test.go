@@ -2,6 +2,7 @@ package mountopts
 
 import (
 	"errors"
+	"io/fs"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,8 +20,8 @@ func TestParse(t *testing.T) {
 		"allow_root":               {AllowRoot: true},
 		"default_permissions":      {DefaultPermissions: true},
 		"uid=1000,gid=0":           {UID: number(1000), GID: number(0)},
-		"umask=027":                {Umask: 0o027},
-		"umask=0":                  {},
+		"umask=027":                {Umask: new(fs.FileMode(0o027))},
+		"umask=0":                  {Umask: new(fs.FileMode(0))},
 		`fsname=a\,b\\c,ro`:        {FSName: `a,b\c`, ReadOnly: true},
 		"fsname=a=b":               {FSName: "a=b"},
 		"defaults,nofail,ro":       {ReadOnly: true},

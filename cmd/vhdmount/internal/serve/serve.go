@@ -53,7 +53,8 @@ func New(session frontend.Session, image Image, stop func() error, log *slog.Log
 //
 // The first of signals takes the disk away; one that is in use is flushed and
 // hidden, and goes when its last user has closed it. A further signal gives up
-// waiting for that, but not before everything is on stable storage.
+// waiting for that, but not before everything is on stable storage that can
+// still get there.
 func (s *Server) Run(signals <-chan os.Signal) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.session.Wait() }() // ends with the session or the process
@@ -73,6 +74,9 @@ func (s *Server) Run(signals <-chan os.Signal) error {
 		case sig := <-signals:
 			if signalled && len(ended) == 0 {
 				settle()
+				if s.unsaved(sig) {
+					continue
+				}
 				return s.abandon(sig)
 			}
 			signalled = true
@@ -87,13 +91,17 @@ func (s *Server) Run(signals <-chan os.Signal) error {
 func (s *Server) terminate(ctx context.Context, sig os.Signal) {
 	s.log.Info("taking the disk away", "signal", sig.String())
 	err := s.detach(ctx)
-	if err == nil || s.hidden.Load() {
+	switch {
+	case err == nil:
+		return
+	case s.hidden.Load():
+		s.log.Warn("hidden", "error", err)
 		return
 	}
 	s.log.Warn("can't take the disk away yet", "error", err)
 	if err := s.image.Flush(); err != nil {
 		// Whoever made room, say, could still save what is unflushed.
-		s.log.Error("flush failed; still shown; a second signal ends the server", "error", err)
+		s.log.Error("flush failed; still shown; a further signal tries again", "error", err)
 		return
 	}
 	if err := s.detach(frontend.WithLazy(ctx)); err != nil {
@@ -104,13 +112,25 @@ func (s *Server) terminate(ctx context.Context, sig os.Signal) {
 }
 
 // detach takes the disk away, and notes that it is out of sight: flushed or,
-// with an error, not.
+// with an error, not; or flushed and in use still.
 func (s *Server) detach(ctx context.Context) error {
 	err := s.session.Detach(ctx)
-	if err == nil || errors.Is(err, frontend.ErrUnflushed) {
+	if err == nil || errors.Is(err, frontend.ErrUnflushed) || errors.Is(err, frontend.ErrHidden) {
 		s.hidden.Store(true)
 	}
 	return err
+}
+
+// unsaved flushes, and tells whether to end now would lose what may yet be
+// saved. What an image holds that can't be written any more is lost already.
+func (s *Server) unsaved(sig os.Signal) bool {
+	err := s.image.Flush()
+	if err == nil || s.image.Err() != nil {
+		return false
+	}
+	s.log.Error("not ended: flush failed, and what is unflushed would be lost; a further signal tries again",
+		"signal", sig.String(), "error", err)
+	return true
 }
 
 // abandon ends a server whose disk is still open somewhere, or can't be
@@ -192,7 +212,8 @@ func (s *Server) unmount(ctx context.Context, lazy bool) control.Response {
 	if lazy {
 		return s.unmountLazily(ctx)
 	}
-	if err := s.detach(ctx); err != nil && !s.hidden.Load() {
+	err := s.detach(ctx)
+	if err != nil && (!s.hidden.Load() || errors.Is(err, frontend.ErrBusy)) {
 		return s.refused(err)
 	}
 	<-s.done // the session has ended; what it could not flush, closing meets again
@@ -225,7 +246,11 @@ func (s *Server) refused(err error) control.Response {
 	case <-s.done:
 		return s.closed()
 	default:
-		return control.Response{Error: err.Error(), Busy: errors.Is(err, frontend.ErrBusy)}
+		return control.Response{
+			Error:   err.Error(),
+			Busy:    errors.Is(err, frontend.ErrBusy),
+			Pending: errors.Is(err, frontend.ErrHidden),
+		}
 	}
 }
 

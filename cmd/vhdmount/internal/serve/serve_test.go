@@ -31,6 +31,7 @@ type world struct {
 	stopErr   error
 	deadErr   error // the image's Err
 	away      bool  // somebody else took it out of sight
+	elsewhere bool  // another mount namespace has it mounted
 	left      chan struct{}
 	ended     chan error
 	endedOnce sync.Once
@@ -77,6 +78,9 @@ func (w *world) Detach(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		return ctx.Err()
+	case w.elsewhere && !lazy:
+		w.note("detach here")
+		return fmt.Errorf("%w: %w, but elsewhere", frontend.ErrBusy, frontend.ErrHidden)
 	case busy && !lazy:
 		w.note("detach busy")
 		return fmt.Errorf("%w: less (pid 17)", frontend.ErrBusy)
@@ -209,6 +213,31 @@ func TestALazyUnmountOfAnIdleDiskIsAnsweredWhenTheImageIsClosed(t *testing.T) {
 	})
 }
 
+func TestADiskThatAnotherNamespaceHasMountedIsServedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.elsewhere = true
+		s, signals, result := w.run()
+		want := control.Response{Busy: true, Pending: true, Error: "the disk is in use: hidden here, but elsewhere"}
+		for range 2 {
+			if r := s.request(t, control.Unmount, false); r != want {
+				t.Errorf("response %+v", r)
+			}
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Closing {
+			t.Errorf("status %+v", r)
+		}
+		signals <- unix.SIGTERM
+		synctest.Wait()
+		w.want(t, "detach here, detach here, detach here")
+		w.leave()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		w.want(t, "detach here, detach here, detach here, stop, close")
+	})
+}
+
 func TestADiskThatCantBeFlushedStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -264,7 +293,7 @@ func TestASecondSignalClosesTheImageOfABusyDisk(t *testing.T) {
 		if err := <-result; err != nil {
 			t.Error(err)
 		}
-		w.want(t, "detach busy, flush, hide, stop, close")
+		w.want(t, "detach busy, flush, hide, flush, stop, close")
 		w.leave() // lets the goroutine at Wait go
 	})
 }
@@ -296,22 +325,49 @@ func TestSignalsOfAServerWhoseDiskSomebodyElseHid(t *testing.T) {
 	}
 }
 
-func TestASecondSignalEndsAServerWhoseDiskCantBeFlushed(t *testing.T) {
+// TestSignalsLoseNothingThatCanBeSaved: someone makes room in the end.
+func TestSignalsLoseNothingThatCanBeSaved(t *testing.T) {
+	for busy, end := range map[bool]string{false: "detach", true: "hide"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.busy, w.flushErr = busy, errors.New("no space left")
+			s, signals, result := w.run()
+			for range 3 {
+				signals <- unix.SIGTERM
+				synctest.Wait()
+			}
+			w.want(t, "detach refused, flush, flush, flush")
+			if r := s.request(t, control.Status, false); r.State != control.Running {
+				t.Errorf("status %+v, want it shown still", r)
+			}
+			w.flushErr = nil
+			signals <- unix.SIGTERM
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+			w.want(t, "detach refused, flush, flush, flush, flush, "+end+", stop, close")
+			w.end(nil) // lets the goroutine at Wait go
+		})
+	}
+}
+
+func TestASecondSignalEndsAServerWhoseDiskCanNeverBeFlushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.flushErr, w.closeErr = errors.New("input/output error"), errors.New("input/output error")
+		w.deadErr = w.flushErr
 		s, signals, result := w.run()
 		signals <- unix.SIGTERM
 		synctest.Wait()
 		w.want(t, "detach refused, flush")
-		if r := s.request(t, control.Status, false); r.State != control.Running {
+		if r := s.request(t, control.Status, false); r.State != control.ReadOnlyAfterError {
 			t.Errorf("status %+v, want it shown still", r)
 		}
 		signals <- unix.SIGTERM
 		if err := <-result; !errors.Is(err, w.closeErr) {
 			t.Errorf("Run: %v", err)
 		}
-		w.want(t, "detach refused, flush, hide unflushed, stop, close")
+		w.want(t, "detach refused, flush, flush, hide unflushed, stop, close")
 	})
 }
 
