@@ -31,6 +31,7 @@ type ImageError struct {
 	Err   error  // wraps a sentinel; its text has the numbers
 }
 
+// Error is image, place and cause, in this order.
 func (e *ImageError) Error() string {
 	if e.Place == "" {
 		return fmt.Sprintf("%s: %v", e.Image, e.Err)
@@ -38,6 +39,7 @@ func (e *ImageError) Error() string {
 	return fmt.Sprintf("%s: %s: %v", e.Image, e.Place, e.Err)
 }
 
+// Unwrap is the cause.
 func (e *ImageError) Unwrap() error { return e.Err }
 
 // kindError says what is wrong in its own words and unwraps to a sentinel.

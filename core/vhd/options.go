@@ -33,6 +33,7 @@ func ParseDurability(s string) (Durability, error) {
 	return 0, fmt.Errorf("durability %q is not one of writeback, writethrough, unsafe", s)
 }
 
+// String is the mode's name, as ParseDurability reads it.
 func (d Durability) String() string { return durabilities[d] }
 
 // Options say how an image is opened. The zero value is right for most.
@@ -72,6 +73,7 @@ const (
 
 var kinds = [...]string{"fixed", "dynamic", "differencing", "raw"}
 
+// String is the kind's word in messages.
 func (k Kind) String() string { return kinds[k] }
 
 // FooterSource is where the footer in use was found.
@@ -85,6 +87,7 @@ const (
 
 var footerSources = [...]string{"end", "end, 511 bytes", "copy at the start"}
 
+// String says the place in words.
 func (s FooterSource) String() string { return footerSources[s] }
 
 // Layer describes one image of a chain, as read at open.

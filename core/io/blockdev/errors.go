@@ -22,8 +22,10 @@ type RangeError struct {
 	Offset, Length, Size int64 // bytes
 }
 
+// Error has the range and the size.
 func (e *RangeError) Error() string {
 	return fmt.Sprintf("%d bytes at offset %d: %v of %d bytes", e.Length, e.Offset, ErrOutOfRange, e.Size)
 }
 
+// Unwrap is ErrOutOfRange.
 func (e *RangeError) Unwrap() error { return ErrOutOfRange }

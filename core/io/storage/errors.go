@@ -24,6 +24,7 @@ type Holder struct {
 	Name string // the command's name
 }
 
+// String is the name and the process number.
 func (h Holder) String() string { return fmt.Sprintf("%s (pid %d)", h.Name, h.PID) }
 
 // InUseError is a lock refused. It unwraps to ErrInUse.
@@ -33,6 +34,7 @@ type InUseError struct {
 	Holders []Holder // who has it, where that can be found
 }
 
+// Error says who has the file, and how, where that is known.
 func (e *InUseError) Error() string {
 	who := "another program"
 	if len(e.Holders) > 0 {
@@ -48,4 +50,5 @@ func (e *InUseError) Error() string {
 	return "in use: " + who + " has it open"
 }
 
+// Unwrap is ErrInUse.
 func (e *InUseError) Unwrap() error { return ErrInUse }
