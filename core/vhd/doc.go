@@ -23,7 +23,8 @@
 //
 // An Image owns its files and locks until Close. Image.gate is held shared by
 // each operation and whole by those that recycle space or close; a stripe
-// (write.go) orders the writers of a block; the allocator's and the caches'
-// locks are leaves, never held across I/O, but for commitMu and growMu, which
-// exist to serialise it. The order: commitMu, gate, stripe, growMu, leaves.
+// (write.go) orders the writers of a block. The allocator's and the caches'
+// locks are leaves, never held across I/O; committer.mu, growMu and syncMu are
+// there to serialise it. The order: committer.mu, gate, stripe, growMu, syncMu,
+// leaves.
 package vhd
