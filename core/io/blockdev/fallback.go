@@ -52,3 +52,28 @@ func Allocated(dev Device) int64 {
 	}
 	return dev.Size()
 }
+
+// maxUsageExtents bounds how many extents AllocatedIn looks at.
+const maxUsageExtents = 4096
+
+// AllocatedIn is how many bytes of [off, off+n), a range within dev, are backed
+// by storage: what a RangeUsage says, else the extents that aren't holes, and
+// never more than Allocated. So that it stays cheap on a large and scattered
+// device, what lies behind the first 4096 extents counts as held: then it is an
+// upper bound.
+func AllocatedIn(dev Device, off, n int64) int64 {
+	if u, ok := dev.(RangeUsage); ok {
+		return u.AllocatedIn(off, n)
+	}
+	sum, seen, end := int64(0), 0, off
+	for e, err := range Extents(dev, off, n) {
+		if err != nil || seen == maxUsageExtents {
+			break
+		}
+		if e.Kind != Hole {
+			sum += e.Length
+		}
+		seen, end = seen+1, e.End()
+	}
+	return min(sum+off+n-end, Allocated(dev))
+}

@@ -15,8 +15,8 @@ import (
 // back as the package functions do where the parent lacks one: Discarder
 // (keeps the bytes), ZeroWriter (writes zeros), ExtentMapper (one Data extent;
 // Extent.Offset is the section's, Extent.FileOffset stays the file's),
-// NowaitReader (ErrWouldBlock) and Usage (see Allocated). RangeUsage it uses
-// and does not forward.
+// NowaitReader (ErrWouldBlock) and Usage. RangeUsage it uses and does not
+// forward.
 //
 // Close flushes and ends the section; the parent stays open. Close every
 // section before its parent.
@@ -130,30 +130,8 @@ func (s *Section) ReadAtNowait(p []byte, off int64) (int, error) {
 	return ReadAtNowait(s.dev, p, s.off+off)
 }
 
-// maxUsageExtents bounds how many extents Section.Allocated looks at.
-const maxUsageExtents = 4096
-
-// Allocated implements Usage: what a parent that is a RangeUsage says of the
-// section, else the parent's extents in it that aren't holes, and never more
-// than the parent's own Allocated. So that the latter stays cheap on a large
-// and scattered parent, what lies behind the first 4096 extents counts as
-// held: then it is an upper bound.
-func (s *Section) Allocated() int64 {
-	if u, ok := s.dev.(RangeUsage); ok {
-		return u.AllocatedIn(s.off, s.n)
-	}
-	sum, seen, end := int64(0), 0, s.off
-	for e, err := range Extents(s.dev, s.off, s.n) {
-		if err != nil || seen == maxUsageExtents {
-			break
-		}
-		if e.Kind != Hole {
-			sum += e.Length
-		}
-		seen, end = seen+1, e.End()
-	}
-	return min(sum+s.off+s.n-end, Allocated(s.dev))
-}
+// Allocated implements Usage: AllocatedIn of the parent.
+func (s *Section) Allocated() int64 { return AllocatedIn(s.dev, s.off, s.n) }
 
 // check is the state and the range that every access needs.
 func (s *Section) check(off, n int64) error {

@@ -92,6 +92,11 @@ var wrappers = []wrapper{
 		wrap:  func(_ *testing.T, dev blockdev.Device) blockdev.Device { return blockdev.ReadOnly(dev) },
 		usage: []string{"Allocated"}, closing: "Close",
 	},
+	{
+		name:   "Gate",
+		wrap:   func(_ *testing.T, dev blockdev.Device) blockdev.Device { return blockdev.NewGate(dev) },
+		writes: true, usage: []string{"Allocated"}, closing: "Close",
+	},
 }
 
 func TestWrappersForwardWhatTheySay(t *testing.T) {
