@@ -12,6 +12,7 @@ var (
 	ErrNoSpace      = errors.New("no space left")
 	ErrReadOnly     = errors.New("read-only file or file system")
 	ErrNotRegular   = errors.New("not a regular file")
+	ErrOutside      = errors.New("not within the directory")
 	ErrNotSupported = errors.New("not supported by the file system")
 	ErrWouldBlock   = errors.New("the read would wait for the disk")
 	ErrInUse        = errors.New("in use")

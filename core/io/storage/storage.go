@@ -110,6 +110,13 @@ type FS interface {
 	// Open opens a regular file that exists. Anything else (a directory, a
 	// device, a FIFO, a socket) is ErrNotRegular, and never waited for.
 	Open(name string, flag Flag) (File, error)
+	// OpenBeneath opens a file in the tree of dir by a name relative to it, as
+	// Open with NoFollow does, and neither follows a symbolic link on the way
+	// nor leaves the tree, whatever is renamed meanwhile. dir has no link in
+	// it either (Resolve): one that is found was put there since. What leads
+	// elsewhere is ErrOutside, a link in the place of the file ErrNotRegular.
+	// The File's name is the two joined.
+	OpenBeneath(dir, name string, flag Flag) (File, error)
 	// Create makes a new empty file for reading and writing; a name that is
 	// taken is fs.ErrExist.
 	Create(name string, perm fs.FileMode) (File, error)

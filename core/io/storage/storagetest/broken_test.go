@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,10 +22,22 @@ type brokenFS struct {
 	spoil      func(storage.File) storage.File
 	overwrites bool // Create takes a name that is taken
 	copies     bool // Link makes another file
+	escapes    bool // OpenBeneath is Open
 }
 
 func (b brokenFS) Open(name string, flag storage.Flag) (storage.File, error) {
 	f, err := b.FS.Open(name, flag)
+	if err != nil || b.spoil == nil {
+		return f, err
+	}
+	return b.spoil(f), nil
+}
+
+func (b brokenFS) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	if b.escapes {
+		return b.Open(filepath.Join(dir, name), flag)
+	}
+	f, err := b.FS.OpenBeneath(dir, name, flag)
 	if err != nil || b.spoil == nil {
 		return f, err
 	}
@@ -115,6 +128,7 @@ var broken = map[string]struct {
 	"reads other bytes": {brokenFS{spoil: func(f storage.File) storage.File { return waiting{f} }}, "NowaitReadsAreReads"},
 	"overwrites":        {brokenFS{overwrites: true}, "CreateIsExclusive"},
 	"copies":            {brokenFS{copies: true}, "LinkSharesTheFile"},
+	"escapes":           {brokenFS{escapes: true}, "NothingOutsideIsOpenedBeneath"},
 }
 
 // TestBroken runs the suite on a broken file system, as TestTheSuiteFinds

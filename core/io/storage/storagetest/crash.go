@@ -186,6 +186,15 @@ func (c *Crash) Open(name string, flag storage.Flag) (storage.File, error) {
 	return &crashFile{memoryFile: f, crash: c}, nil
 }
 
+// OpenBeneath implements storage.FS.
+func (c *Crash) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	f, err := c.live.openBeneath(dir, name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return &crashFile{memoryFile: f, crash: c}, nil
+}
+
 // Create implements storage.FS.
 func (c *Crash) Create(name string, perm fs.FileMode) (storage.File, error) {
 	c.mu.Lock()

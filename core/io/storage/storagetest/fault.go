@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -132,6 +133,11 @@ func (f *Fault) file(c Call, open func() (storage.File, error)) (storage.File, e
 // Open implements storage.FS.
 func (f *Fault) Open(name string, flag storage.Flag) (storage.File, error) {
 	return f.file(Call{Op: OpOpen, Path: name}, func() (storage.File, error) { return f.fs.Open(name, flag) })
+}
+
+// OpenBeneath implements storage.FS. To rules it is an OpOpen of the whole name.
+func (f *Fault) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	return f.file(Call{Op: OpOpen, Path: filepath.Join(dir, name)}, func() (storage.File, error) { return f.fs.OpenBeneath(dir, name, flag) })
 }
 
 // Create implements storage.FS.

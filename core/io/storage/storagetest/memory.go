@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,6 +53,23 @@ func (m *Memory) open(name string, flag storage.Flag) (*memoryFile, error) {
 		return nil, pathError("open", name, storage.ErrNotRegular)
 	}
 	return &memoryFile{ino: ino, name: name, writable: flag&storage.ReadWrite != 0}, nil
+}
+
+// OpenBeneath implements storage.FS.
+func (m *Memory) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	f, err := m.openBeneath(dir, name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (m *Memory) openBeneath(dir, name string, flag storage.Flag) (*memoryFile, error) {
+	joined := path.Join(dir, name)
+	if !filepath.IsLocal(name) {
+		return nil, pathError("open", joined, storage.ErrOutside)
+	}
+	return m.open(joined, flag)
 }
 
 // Create implements storage.FS.

@@ -45,6 +45,7 @@ func Run(t *testing.T, newFS func(t *testing.T) (fs storage.FS, dir string)) {
 		{"LinkSharesTheFile", testLink},
 		{"RemovedFilesStayOpen", testRemove},
 		{"ResolveIsAbsolute", testResolve},
+		{"NothingOutsideIsOpenedBeneath", testOpenBeneath},
 		{"SyncDir", testSyncDir},
 		{"DirectoriesAreNotRegular", testDirectory},
 		{"LocksExclude", testLocks},

@@ -186,6 +186,47 @@ func testResolve(t *testing.T, s suite) {
 	}
 }
 
+func testOpenBeneath(t *testing.T, s suite) {
+	s.create(t, "a", pattern(100, 1))
+	dir, err := s.fs.Resolve(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, last := filepath.Dir(dir), filepath.Base(dir)
+	for root, name := range map[string]string{dir: "a", above: filepath.Join(last, "a")} {
+		f, err := s.fs.OpenBeneath(root, name, storage.ReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Name() != filepath.Join(dir, "a") {
+			t.Errorf("Name() = %q", f.Name())
+		}
+		expectContent(t, f, pattern(100, 1))
+		write(t, f, pattern(100, 1), 0)
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"../" + last + "/a", "x/../../" + last + "/a", filepath.Join(dir, "a"), ".."} {
+		_, err := s.fs.OpenBeneath(dir, name, 0)
+		expectError(t, "OpenBeneath of "+name, err, storage.ErrOutside)
+	}
+	_, err = s.fs.OpenBeneath(dir, "missing", 0)
+	expectError(t, "OpenBeneath", err, fs.ErrNotExist)
+	_, err = s.fs.OpenBeneath(filepath.Join(dir, "missing"), "a", 0)
+	expectError(t, "OpenBeneath", err, fs.ErrNotExist)
+	_, err = s.fs.OpenBeneath(above, last, 0)
+	expectError(t, "OpenBeneath of a directory", err, storage.ErrNotRegular)
+	f, err := s.fs.OpenBeneath(dir, "a", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	expectError(t, "WriteAt", second(f.WriteAt([]byte("x"), 0)), storage.ErrReadOnly)
+}
+
+func second(_ int, err error) error { return err }
+
 func testSyncDir(t *testing.T, s suite) {
 	f := s.create(t, "a", nil)
 	if err := s.fs.SyncDir(s.dir); err != nil {
