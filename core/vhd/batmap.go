@@ -1,6 +1,8 @@
 package vhd
 
 import (
+	"math"
+
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -9,8 +11,7 @@ import (
 // bitmap (Image.Discard punches it without taking it out of the BAT), and one
 // that becomes full need not be marked.
 type batmap struct {
-	headerOffset, offset, size int64 // bytes
-	bits                       format.Bitmap
+	bits format.Bitmap
 }
 
 // readBatmap reads the batmap where the image's creator promises one. One that
@@ -35,13 +36,14 @@ func (l *layer) readBatmap() error {
 	if h.Encrypted {
 		return l.errorf("batmap header", ErrEncrypted)
 	}
+	l.claimBatmap(at, h)
 	size := format.BatmapSectors(int64(l.footer.CurrentSize)) * format.SectorSize
 	if int64(h.Sectors)*format.SectorSize < size || h.Offset > uint64(l.info.Size) || size > l.info.Size-int64(h.Offset) {
 		l.warnf("batmap of %d sectors at offset %d ignored: it doesn't fit the disk or the file", h.Sectors, h.Offset)
 		return nil
 	}
-	m := &batmap{headerOffset: at, offset: int64(h.Offset), size: size, bits: make(format.Bitmap, size)}
-	if err := l.read(m.bits, m.offset, "batmap"); err != nil {
+	m := &batmap{bits: make(format.Bitmap, size)}
+	if err := l.read(m.bits, int64(h.Offset), "batmap"); err != nil {
 		return err
 	}
 	if sum := format.BatmapChecksum(m.bits, h.Version); sum != h.Checksum {
@@ -63,9 +65,27 @@ func (l *layer) trustBatmap() {
 	}
 }
 
-// checkBatmap refuses a batmap that calls a block whole that is not there: once
-// allocated, the block would hide its parent.
+// claimBatmap notes what the batmap's header, at its offset, says that the
+// batmap takes. tapdisk writes all of it, however little the disk needs; and
+// were a block to take it while it is ignored, the guest could make it valid.
+func (l *layer) claimBatmap(at int64, h *format.BatmapHeader) {
+	length := uint64(h.Sectors) * format.SectorSize
+	start := int64(min(h.Offset, math.MaxInt64-length)) // past the end of any file either way
+	l.batmapSpans = []span{
+		{at, at + format.SectorSize, "the batmap header"},
+		{start, start + int64(length), "the batmap"},
+	}
+}
+
+// checkBatmap refuses a batmap that claims more than the file has, and one that
+// calls a block whole that is not there: once allocated, the block would hide
+// its parent.
 func (l *layer) checkBatmap() error {
+	for _, s := range l.batmapSpans {
+		if end := l.footerStart(); s.end > end {
+			return l.errorf("batmap", corrupt("%s (bytes %d to %d) passes the end of the data (%d bytes): open it read-only", s.what, s.start, s.end, end))
+		}
+	}
 	for b := range int64(len(l.blocks.bat)) {
 		if l.batmap.has(b) && l.blocks.entry(b) == format.UnallocatedBlock {
 			return l.errorf("batmap", corrupt("the bit of block %d is set, but the block is not allocated: open it read-only", b))
@@ -77,11 +97,4 @@ func (l *layer) checkBatmap() error {
 // has tells whether block b's bit is set; a nil batmap has none.
 func (m *batmap) has(b int64) bool {
 	return m != nil && b < int64(len(m.bits))*8 && m.bits.Get(int(b))
-}
-
-func (m *batmap) spans() []span {
-	return []span{
-		{m.headerOffset, m.headerOffset + format.SectorSize, "the batmap header"},
-		{m.offset, m.offset + m.size, "the batmap"},
-	}
 }

@@ -1,9 +1,7 @@
 package vhd
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"github.com/vhdmount/vhdmount/core/vhd/format"
@@ -59,9 +57,9 @@ func (m *blockMap) allocated() int64 {
 	return n
 }
 
-// readBAT reads the block allocation table, bounded by the file before memory
-// is taken for it.
-func (l *layer) readBAT() error {
+// findBAT bounds the block allocation table by the file, before memory is taken
+// for it.
+func (l *layer) findBAT() error {
 	h := l.header
 	m := &blockMap{blockSize: int64(h.BlockSize), bitmapSize: h.BitmapSize()}
 	m.count = (l.size + m.blockSize - 1) / m.blockSize
@@ -74,9 +72,15 @@ func (l *layer) readBAT() error {
 	case entries > maxBATEntries:
 		return l.errorf("BAT", &kindError{ErrTooLarge, fmt.Sprintf("%d entries are more than the %d that are supported", entries, maxBATEntries)})
 	}
+	l.blocks = m
+	return nil
+}
+
+// readBAT reads the block allocation table.
+func (l *layer) readBAT() error {
+	m, entries, off := l.blocks, int64(l.header.MaxTableEntries), l.header.TableOffset
 	m.bat = make([]uint32, entries)
 	m.full = newBitset(entries)
-	l.blocks = m
 	buf := make([]byte, min(entries*4, 1<<20))
 	for done := int64(0); done < entries; {
 		n := min(int64(len(buf))/4, entries-done)
@@ -103,9 +107,7 @@ func (l *layer) metadata() []span {
 		{int64(l.footer.DataOffset), int64(l.footer.DataOffset) + format.HeaderSize, "the dynamic header"},
 		{bat, roundUp(bat+4*int64(len(l.blocks.bat)), format.SectorSize), "the BAT"},
 	}
-	if l.batmap != nil {
-		spans = append(spans, l.batmap.spans()...)
-	}
+	spans = append(spans, l.batmapSpans...)
 	for i, loc := range l.header.Locators {
 		if n, err := l.locatorSpace(i, loc); err == nil && n > 0 {
 			spans = append(spans, span{int64(loc.DataOffset), int64(loc.DataOffset) + n, locatorName(i)})
@@ -124,47 +126,6 @@ func (l *layer) checkEntry(b int64, sector uint32) error {
 }
 
 func blockName(b int64) string { return fmt.Sprintf("block %d", b) }
-
-// checkBAT looks at every entry: in the file, and touching neither metadata
-// nor another block. A damaged map is not written through.
-func (l *layer) checkBAT() error {
-	type place struct {
-		sector uint32
-		block  uint32
-	}
-	var places []place
-	for b, sector := range l.blocks.bat {
-		if sector == format.UnallocatedBlock {
-			continue
-		}
-		if err := l.checkEntry(int64(b), sector); err != nil {
-			return err
-		}
-		places = append(places, place{sector, uint32(b)})
-	}
-	bySector := func(a, b place) int { return cmp.Compare(a.sector, b.sector) }
-	if !slices.IsSortedFunc(places, bySector) {
-		slices.SortFunc(places, bySector)
-	}
-	stride := l.blocks.stride()
-	for i := 1; i < len(places); i++ {
-		if p, q := places[i-1], places[i]; l.blocks.bitmapOffset(p.sector)+stride > l.blocks.bitmapOffset(q.sector) {
-			return l.errorf(blockName(int64(q.block)), corrupt("BAT entry (sector %d) overlaps block %d (sector %d)", q.sector, p.block, p.sector))
-		}
-	}
-	for _, s := range l.metadata() {
-		i, _ := slices.BinarySearchFunc(places, s.end, func(p place, end int64) int {
-			return cmp.Compare(l.blocks.bitmapOffset(p.sector), end)
-		})
-		if i == 0 {
-			continue
-		}
-		if p := places[i-1]; l.blocks.bitmapOffset(p.sector)+stride > s.start {
-			return l.errorf(blockName(int64(p.block)), corrupt("BAT entry (sector %d) points into %s (bytes %d to %d)", p.sector, s.what, s.start, s.end))
-		}
-	}
-	return nil
-}
 
 // dataEnd is the end of the last thing in the file, in bytes: where the footer
 // of a tidy image is.

@@ -68,6 +68,14 @@ func (d dense) Open(name string, flag storage.Flag) (storage.File, error) {
 	return denseFile{f}, nil
 }
 
+func (d dense) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	f, err := d.FS.OpenBeneath(dir, name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return denseFile{f}, nil
+}
+
 type denseFile struct{ storage.File }
 
 func (f denseFile) Stat() (storage.Info, error) {

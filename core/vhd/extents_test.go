@@ -155,6 +155,14 @@ func (p plain) Open(name string, flag storage.Flag) (storage.File, error) {
 	return struct{ storage.File }{f}, nil
 }
 
+func (p plain) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	f, err := p.FS.OpenBeneath(dir, name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return struct{ storage.File }{f}, nil
+}
+
 func TestExtentsEndWhereTheConsumerHasEnough(t *testing.T) {
 	_, img := filled(t, 4)
 	defer img.Close()

@@ -2,16 +2,11 @@ package vhd_test
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 
-	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
-	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
+	"github.com/vhdmount/vhdmount/core/vhd/vhdtest/mutate"
 )
-
-// maxFuzzDisk is the largest disk that is read to its end, in bytes.
-const maxFuzzDisk = 1 << 20
 
 // reseal gives the records of an image the checksums that their bytes have, so
 // that what a fuzzer makes of them is looked at.
@@ -37,77 +32,85 @@ func reseal(b []byte) {
 	}
 }
 
-// Whatever the bytes, nothing panics, opening changes nothing, and what opens
-// for writing keeps what is written and all the rest.
+// own is what a fuzzer hands over, to be changed; resealed if mend says so.
+func own(b []byte, mend bool) []byte {
+	b = bytes.Clone(b)
+	if mend {
+		reseal(b)
+	}
+	return b
+}
+
+// FuzzOpen: whatever the bytes of an image over a good parent, it keeps the
+// promises of judge.
 func FuzzOpen(f *testing.F) {
-	f.Add(sample().encode(), true)
-	tap, batmap, next := byTapdisk(format.Dynamic, 3*4096, 4096)
-	tap.block(1, pageBlock(tap, next), tap.bits(1, 3), noise(4096))
-	f.Add(tap.seal(batmap).encode(), true)
-	child := childOf(format.UUID{}, "base.raw", locator{format.CodeMacX, []byte("file://./base.raw")})
-	child.block(2, 10, child.bits(0, 2, 5, 1), noise(4096))
-	f.Add(child.encode(), true)
+	for _, s := range suspects(f) {
+		f.Add(s.child, true)
+	}
 	f.Add([]byte("vhdxfile"), false)
-	fixed := make([]byte, 2048)
-	format.NewFooter(1536, format.Fixed, sample().footer.Timestamp.Time()).Encode(fixed[1536:])
-	f.Add(fixed, false)
+	good := goodParent()
 	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
-		b = bytes.Clone(b) // what a fuzzer hands over is its own
-		if mend {
-			reseal(b)
-		}
-		fsys := storagetest.NewMemory()
-		writeFile(t, fsys, "/disk.vhd", b)
-		writeFile(t, fsys, "/base.raw", noise(familySize))
-		for _, o := range []vhd.Options{{ReadOnly: true}, {}} {
-			o.FS = fsys
-			img, err := vhd.Open("/disk.vhd", o)
-			if err != nil {
-				if !strings.Contains(err.Error(), "/disk.vhd") || strings.ContainsAny(err.Error(), "\n\x1b") {
-					t.Errorf("error %q", err)
-				}
-				continue
-			}
-			readsWhatItCan(t, img)
-			must(t, img.Close())
-			if !bytes.Equal(contentOf(t, fsys, "/disk.vhd"), b) {
-				t.Fatal("reading changed the file")
-			}
-			if !o.ReadOnly && img.Size() <= maxFuzzDisk {
-				keepsWhatIsWritten(t, fsys)
-			}
-		}
+		judge(t, own(b, mend), good)
 	})
 }
 
-// readsWhatItCan reads and maps an image, whatever errors that brings.
-func readsWhatItCan(t *testing.T, img *vhd.Image) {
-	t.Helper()
-	n := min(img.Size(), maxFuzzDisk)
-	p := make([]byte, 4096)
-	for off := int64(0); off < n; off += int64(len(p)) {
-		img.ReadAt(p[:min(int64(len(p)), n-off)], off)
+// FuzzChain: as FuzzOpen, where the parent is hostile too.
+func FuzzChain(f *testing.F) {
+	for _, s := range suspects(f) {
+		if s.parent != nil {
+			f.Add(s.child, s.parent, true)
+		}
 	}
-	for range img.Extents(0, n) {
-	}
-	if a := img.Allocated(); a < 0 || a > img.Size() {
-		t.Errorf("%d bytes allocated of %d", a, img.Size())
-	}
+	f.Fuzz(func(t *testing.T, child, parent []byte, mend bool) {
+		judge(t, own(child, mend), own(parent, mend))
+	})
 }
 
-// keepsWhatIsWritten writes to the first and the last block of /disk.vhd.
-func keepsWhatIsWritten(t *testing.T, fsys *storagetest.Memory) {
-	t.Helper()
-	img := open(t, fsys, "/disk.vhd")
-	want := readAll(t, img)
-	for _, off := range []int64{0, img.Size() - 300} {
-		must(t, write(img, "written", off+5))
-		copy(want[off+5:], "written")
+// FuzzFields: as FuzzChain, but what the fuzzer makes are programs that change
+// good images field by field.
+func FuzzFields(f *testing.F) {
+	list := suspects(f)
+	for i := range list {
+		f.Add(uint8(i), []byte{}, []byte{})
+		for _, program := range handWritten {
+			f.Add(uint8(i), program, []byte{})
+			f.Add(uint8(i), []byte{}, program)
+		}
 	}
-	must(t, img.Close())
-	img = open(t, fsys, "/disk.vhd")
-	defer img.Close()
-	if !bytes.Equal(readAll(t, img), want) {
-		t.Fatal("what was written or what was there is lost")
-	}
+	f.Fuzz(func(t *testing.T, which uint8, childProgram, parentProgram []byte) {
+		s := list[int(which)%len(list)]
+		child, parent := mutate.Image(s.child, childProgram), s.parent
+		if parent != nil {
+			parent = mutate.Image(parent, parentProgram)
+		}
+		judge(t, child, parent)
+	})
+}
+
+// handWritten are programs that a fuzzer has to begin with: one of each edit.
+var handWritten = [][]byte{
+	{0, 1, 1, 0, 0},              // a duplicate entry
+	{0, 1, 1, 0, 1},              // an overlap by all but a sector
+	{0, 1, 2, 1, 0},              // into the header
+	{0, 0, 2, 2, 2},              // into the end footer
+	{0, 2, 0, 1, 13},             // an entry past any end
+	{1, 0, 0, 1},                 // the BAT over the header
+	{1, 1, 1, 13},                // 4 Gi entries
+	{1, 2, 1, 11},                // blocks of 256 MiB
+	{1, 2, 1, 3},                 // … of 512 bytes
+	{2, 0, 1, 1, 15},             // a disk of 2 TiB
+	{2, 1, 1, 1, 14},             // the end footer alone: 2040 GiB
+	{2, 0, 2, 1, 1},              // of another type
+	{3, 0, 0, 1, 16},             // a locator past any end
+	{3, 0, 2, 1, 13},             // a locator of 4 GiB
+	{5, 0, 0, 7, 1},              // bits cleared
+	{6, 0, 0, 0},                 // the batmap over the footer
+	{7, 1, 0, 0},                 // the batmap: an absent block is whole
+	{9, 4, 0, 1},                 // a parent upwards
+	{9, 1, 8},                    // its own name
+	{10, 0},                      // a raw parent
+	{10, 1},                      // its own id
+	{11, 0, 255, 1, 7, 1},        // entries a sector apart
+	{12, 0, 2}, {12, 1}, {12, 3}, // cut, cut short, a sector lost
+	{13, 1, 64, 0, 3}, // a footer that is no good
 }

@@ -18,6 +18,7 @@ const maxDiskSize = 2 << 40
 // what blockMap guards itself.
 type layer struct {
 	name     string
+	dir      string // that the file is in, where an image and not the user named it
 	file     storage.File
 	info     storage.Info // as of open
 	kind     Kind
@@ -27,9 +28,11 @@ type layer struct {
 	header   *format.Header // dynamic and differencing
 	blocks   *blockMap      // dynamic and differencing
 	batmap   *batmap        // nil: none that is valid
-	copyBad  bool           // the footer's copy at the start is not good
-	conflict error          // its two footers contradict one another
-	warnings []string
+	// batmapSpans are what a batmap's header claims, whether or not it is valid.
+	batmapSpans []span
+	copyBad     bool  // the footer's copy at the start is not good
+	conflict    error // its two footers contradict one another
+	warnings    []string
 }
 
 func (l *layer) errorf(place string, err error) error {
@@ -62,8 +65,8 @@ func openRaw(f storage.File, info storage.Info) (*layer, error) {
 	return l, nil
 }
 
-// openLayer reads the records of a VHD, checking each against the file before
-// anything is allocated from it. It does not look at parents.
+// openLayer reads the footer and the dynamic header of a VHD, checking each
+// against the file. It does not look at parents, nor yet at the BAT: see load.
 func openLayer(f storage.File, info storage.Info, from format.SizeFrom) (*layer, error) {
 	l := &layer{name: f.Name(), file: f, info: info}
 	if err := l.readFooter(); err != nil {
@@ -83,10 +86,18 @@ func openLayer(f storage.File, info storage.Info, from format.SizeFrom) (*layer,
 	if err := l.readHeader(); err != nil {
 		return nil, err
 	}
-	if err := l.readBAT(); err != nil {
-		return nil, err
+	return l, l.findBAT()
+}
+
+// load reads the BAT of a sparse image, and the batmap.
+func (l *layer) load() error {
+	if l.blocks == nil {
+		return nil
 	}
-	return l, l.readBatmap()
+	if err := l.readBAT(); err != nil {
+		return err
+	}
+	return l.readBatmap()
 }
 
 func (l *layer) checkSize() error {

@@ -50,8 +50,11 @@ func (c *opener) close() {
 }
 
 func (c *opener) open(name string) error {
-	leaf, err := c.openFile(name, c.leafFlag(), false)
+	leaf, err := c.openFile(source{name: name, flag: c.leafFlag()}, false)
 	if err != nil {
+		return err
+	}
+	if err := leaf.load(); err != nil {
 		return err
 	}
 	if !c.ReadOnly {
@@ -70,6 +73,17 @@ func (c *opener) open(name string) error {
 			return err
 		}
 	}
+	return c.loadParents()
+}
+
+// loadParents reads what takes memory, once the whole chain is known to be
+// good for it.
+func (c *opener) loadParents() error {
+	for i, l := range c.layers[1:] {
+		if err := l.load(); err != nil {
+			return c.parentError(c.layers[i], c.parents[i], err)
+		}
+	}
 	return nil
 }
 
@@ -80,9 +94,30 @@ func (c *opener) leafFlag() storage.Flag {
 	return storage.ReadWrite
 }
 
+// source is where a file of a chain is to be opened.
+type source struct {
+	name string
+	flag storage.Flag
+	// root is the directory tree that the file must be in, resolved as name
+	// is, where an image says the name; empty where the user does.
+	root string
+}
+
+func (s source) open(fsys storage.FS) (storage.File, error) {
+	if s.root == "" {
+		return fsys.Open(s.name, s.flag)
+	}
+	rel, err := filepath.Rel(s.root, s.name)
+	if err != nil {
+		return nil, err
+	}
+	return fsys.OpenBeneath(s.root, rel, s.flag)
+}
+
 // openFile opens one file of the chain and adds it as a layer.
-func (c *opener) openFile(name string, flag storage.Flag, raw bool) (l *layer, err error) {
-	f, err := c.FS.Open(name, flag)
+func (c *opener) openFile(from source, raw bool) (l *layer, err error) {
+	name, flag := from.name, from.flag
+	f, err := from.open(c.FS)
 	if err != nil {
 		return nil, &ImageError{Image: name, Err: translate(err)}
 	}
@@ -113,9 +148,12 @@ func (c *opener) openFile(name string, flag storage.Flag, raw bool) (l *layer, e
 		return nil, err
 	}
 	if l.blocks != nil {
-		if c.entries += len(l.blocks.bat); c.entries > maxChainEntries {
+		if c.entries += int(l.header.MaxTableEntries); c.entries > maxChainEntries {
 			return nil, l.errorf("BAT", &kindError{ErrTooLarge, fmt.Sprintf("with it the chain has more than the %d entries that are supported", maxChainEntries)})
 		}
+	}
+	if from.root != "" {
+		l.dir = filepath.Dir(name)
 	}
 	c.seen[info.ID] = name
 	c.layers = append(c.layers, l)
@@ -175,8 +213,23 @@ func (l *layer) checkMetadata() error {
 	return nil
 }
 
-// dirOf is the directory in which the file that name leads to is.
-func (c *opener) dirOf(name string) (string, error) {
-	path, err := c.FS.Resolve(name)
+// dirOf is the directory in which l's file is. For one that the user named it
+// is looked for now that the file is open, and must lead to that file still:
+// whoever can replace a directory on the way could have the parents looked for
+// anywhere else.
+func (c *opener) dirOf(l *layer) (string, error) {
+	if l.dir != "" {
+		return l.dir, nil
+	}
+	path, err := c.FS.Resolve(l.name)
+	if err != nil {
+		return "", err
+	}
+	info, err := c.FS.Stat(path)
+	if err == nil && info.ID != l.info.ID {
+		err = errReplaced
+	}
 	return filepath.Dir(path), err
 }
+
+var errReplaced = errors.New("the name leads to another file since it was opened: open it again")

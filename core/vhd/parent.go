@@ -40,15 +40,16 @@ func (l *layer) locatorSpace(i int, loc format.Locator) (int64, error) {
 // made from.
 func (c *opener) openParent(l *layer) (*layer, error) {
 	raw := l.header.ParentID.IsZero()
-	path, flag := c.Parent, storage.Flag(0)
-	if path == "" || l != c.layers[0] {
+	from := source{name: c.Parent}
+	if from.name == "" || l != c.layers[0] {
 		found, err := c.findParent(l)
 		if err != nil {
 			return nil, err
 		}
-		path, flag = found, storage.NoFollow
+		from = found
 	}
-	parent, err := c.openFile(path, flag, raw)
+	path := from.name
+	parent, err := c.openFile(from, raw)
 	if err != nil {
 		return nil, c.parentError(l, path, err)
 	}
@@ -77,48 +78,56 @@ func (c *opener) parentError(l *layer, path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return l.errorf("", &kindError{ErrParentMissing, fmt.Sprintf("parent %s not found: name it with --parent", path)})
 	}
+	if errors.Is(err, storage.ErrOutside) {
+		return l.errorf("", &kindError{ErrParentOutside, fmt.Sprintf("parent %s: %v", path, err)})
+	}
 	return l.errorf("parent", err)
 }
 
-// findParent is the path of the first of l's candidates that exists and may be
-// opened.
-func (c *opener) findParent(l *layer) (string, error) {
+// findParent is the first of l's candidates that exists and may be opened.
+func (c *opener) findParent(l *layer) (source, error) {
 	names, err := l.parentNames()
 	if err != nil {
-		return "", err
+		return source{}, err
 	}
-	dir, err := c.dirOf(l.name)
+	dir, err := c.dirOf(l)
 	if err != nil {
-		return "", l.errorf("", err)
+		return source{}, l.errorf("", err)
 	}
 	var outside, failed error
 	for _, name := range names {
 		path, err := c.look(dir, name)
+		root, allowed := c.rootOf(dir, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case path != "" && !c.allowed(dir, path):
+		case path != "" && !allowed:
 			outside = l.errorf("", &kindError{ErrParentOutside, fmt.Sprintf(
 				"parent %s lies outside the image's directory: allow it with --parent-dir %s", printable(path), printable(filepath.Dir(path)))})
 		case err != nil:
 			failed = l.errorf("parent "+printable(name), err)
 		default:
-			return path, nil
+			return source{name: path, flag: storage.NoFollow, root: root}, nil
 		}
 	}
-	if outside != nil {
-		return "", outside
-	}
-	if failed != nil {
-		return "", failed
-	}
-	if len(names) == 0 {
-		return "", l.errorf("dynamic header", &kindError{ErrParentMissing, "a differencing image that names no parent: name it with --parent"})
+	return source{}, l.noParent(names, outside, failed)
+}
+
+// noParent says why none of the names is l's parent: one lies outside, one
+// can't be opened, or none is there.
+func (l *layer) noParent(names []string, outside, failed error) error {
+	switch {
+	case outside != nil:
+		return outside
+	case failed != nil:
+		return failed
+	case len(names) == 0:
+		return l.errorf("dynamic header", &kindError{ErrParentMissing, "a differencing image that names no parent: name it with --parent"})
 	}
 	shown := make([]string, len(names))
 	for i, name := range names {
 		shown[i] = printable(name)
 	}
-	return "", l.errorf("", &kindError{ErrParentMissing, fmt.Sprintf("parent %s not found: name it with --parent", strings.Join(shown, " or "))})
+	return l.errorf("", &kindError{ErrParentMissing, fmt.Sprintf("parent %s not found: name it with --parent", strings.Join(shown, " or "))})
 }
 
 // look is the path of the file called name, seen from dir: its directory free
@@ -140,17 +149,18 @@ func (c *opener) look(dir, name string) (string, error) {
 	return path, err
 }
 
-// allowed tells whether path lies in the tree of dir or of one of ParentDirs.
-func (c *opener) allowed(dir, path string) bool {
+// rootOf is the directory that path lies in the tree of: dir or one of
+// ParentDirs, resolved.
+func (c *opener) rootOf(dir, path string) (string, bool) {
 	if within(dir, path) {
-		return true
+		return dir, true
 	}
 	for _, d := range c.ParentDirs {
 		if resolved, err := c.FS.Resolve(d); err == nil && within(resolved, path) {
-			return true
+			return resolved, true
 		}
 	}
-	return false
+	return "", false
 }
 
 func within(dir, path string) bool {

@@ -2,6 +2,7 @@ package vhd_test
 
 import (
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +90,13 @@ func (r *recorder) Open(name string, flag storage.Flag) (storage.File, error) {
 		return nil, err
 	}
 	return r.wrap(r.FS.Open(name, flag))
+}
+
+func (r *recorder) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	if err := r.did("open", filepath.Join(dir, name), 0, int64(flag)); err != nil {
+		return nil, err
+	}
+	return r.wrap(r.FS.OpenBeneath(dir, name, flag))
 }
 
 func (r *recorder) Create(name string, perm fs.FileMode) (storage.File, error) {

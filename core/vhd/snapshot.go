@@ -62,7 +62,7 @@ func openBase(name string, o SnapshotOptions) (*opener, error) {
 	c := &opener{Options: Options{FS: o.FS, ReadOnly: true, ParentDirs: o.ParentDirs}, seen: map[storage.FileID]string{}}
 	var err error
 	if o.RawParent {
-		_, err = c.openFile(name, 0, true)
+		_, err = c.openFile(source{name: name}, true)
 	} else {
 		err = c.open(name)
 	}

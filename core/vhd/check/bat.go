@@ -15,9 +15,9 @@ const (
 	// batChunk is how many entries are read at once.
 	batChunk = 16 << 10
 
-	// windowBlocks is how many placed blocks are sorted at once: 32 MiB of
-	// memory, enough for 8 TiB of blocks of the usual size in one go.
-	windowBlocks = 4 << 20
+	// windowBlocks is how many placed blocks are sorted at once: 16 MiB of
+	// memory, enough for 4 TiB of blocks of the usual size in one go.
+	windowBlocks = 2 << 20
 
 	// buckets divides the file for counting, so that windows of it can be
 	// chosen that hold few enough blocks. Sector numbers have 32 bits: a
@@ -114,6 +114,11 @@ func (img *image) blockSeverity(block int64) Severity {
 // at most limit at a time, for which a bucket must have room. A bucket with more blocks than a window can only have
 // overlapping ones; the first of them show that.
 func (img *image) windows(count *census, limit int64, fn func([]placed) error) error {
+	var total int64
+	for _, n := range count.buckets {
+		total += n
+	}
+	buf := make([]placed, 0, min(total, limit))
 	for from := 0; from < buckets; {
 		to, n := from, int64(0)
 		for to < buckets && (to == from || n+count.buckets[to] <= limit) {
@@ -121,7 +126,7 @@ func (img *image) windows(count *census, limit int64, fn func([]placed) error) e
 			to++
 		}
 		if n > 0 {
-			blocks, err := img.collect(from, to, min(n, limit))
+			blocks, err := img.collect(buf[:0:min(n, limit)], from, to)
 			if err != nil {
 				return err
 			}
@@ -134,10 +139,9 @@ func (img *image) windows(count *census, limit int64, fn func([]placed) error) e
 	return nil
 }
 
-// collect is at most limit blocks that begin in the buckets [from, to),
-// sorted.
-func (img *image) collect(from, to int, limit int64) ([]placed, error) {
-	blocks := make([]placed, 0, limit)
+// collect fills blocks, which is empty, to its capacity at most, with those
+// that begin in the buckets [from, to), sorted.
+func (img *image) collect(blocks []placed, from, to int) ([]placed, error) {
 	err := img.entries(func(block int64, sector uint32) {
 		b := int(sector >> bucketShift)
 		if b >= from && b < to && img.fits(sector) && len(blocks) < cap(blocks) {

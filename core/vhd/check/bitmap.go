@@ -13,6 +13,7 @@ const dataChunk = 64 << 10
 // Its memory is that of one bitmap and one chunk of data.
 type bitmapCheck struct {
 	img     *image
+	holes   *holes
 	bitmap  format.Bitmap
 	data    []byte
 	zeros   []byte
@@ -29,6 +30,7 @@ func newBitmapCheck(img *image) *bitmapCheck {
 	chunk := min(dataChunk, int64(img.header.BlockSize))
 	return &bitmapCheck{
 		img:     img,
+		holes:   newHoles(img.file),
 		bitmap:  make(format.Bitmap, img.header.BitmapSize()),
 		data:    make([]byte, chunk),
 		zeros:   make([]byte, chunk),
@@ -41,7 +43,9 @@ func (c *bitmapCheck) check(block, start int64) error {
 	if c == nil || block >= c.img.blocks {
 		return nil
 	}
-	if err := readFull(c.img.file, c.bitmap, start); err != nil {
+	if data := c.holes.data(start); data-start >= int64(len(c.bitmap)) {
+		clear(c.bitmap)
+	} else if err := readFull(c.img.file, c.bitmap, start); err != nil {
 		return err
 	}
 	if c.img.footer.LittleEndianBitmaps() {
@@ -101,6 +105,12 @@ func (c *bitmapCheck) checkClear(block, data int64) error {
 // begins at data that isn't all zeros, or -1.
 func (c *bitmapCheck) findData(data int64, from, to int) (int, error) {
 	for from < to {
+		at := data + int64(from)*format.SectorSize
+		hole := (c.holes.data(at) - at) / format.SectorSize
+		if hole >= int64(to-from) {
+			return -1, nil
+		}
+		from += int(hole)
 		n := min(to-from, dataChunk/format.SectorSize)
 		buf := c.data[:n*format.SectorSize]
 		if err := readFull(c.img.file, buf, data+int64(from)*format.SectorSize); err != nil {

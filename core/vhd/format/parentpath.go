@@ -145,13 +145,14 @@ func untilNUL(data []byte) string {
 // (an empty one, a NUL, and in Windows paths a backslash or what isn't UTF-8)
 // and ErrBounds for more than MaxLocatorLength bytes.
 func EncodeLocatorPath(code LocatorCode, name string) ([]byte, error) {
-	if strings.Trim(name, "/") == "" || strings.ContainsRune(name, 0) {
+	rel := strings.TrimLeft(strings.TrimPrefix(name, "./"), "/")
+	if rel == "" || strings.ContainsRune(name, 0) {
 		return nil, pathError(code, ErrField, "%q is no path of a file", name)
 	}
-	rel := strings.TrimPrefix(name, "./")
-	name = "./" + strings.TrimLeft(rel, "/")
-	if path.IsAbs(rel) {
-		name = name[1:]
+	if path.IsAbs(name) {
+		name = "/" + rel
+	} else {
+		name = "./" + rel
 	}
 	var data []byte
 	var err error

@@ -136,6 +136,8 @@ func TestEncodeLocatorPath(t *testing.T) {
 		{"W2ku relative", CodeW2ku, "a.vhd", le(`.\a.vhd`)},
 		{"W2ku absolute", CodeW2ku, "/srv/a.vhd", le(`\srv\a.vhd`)},
 		{"W2ku no host", CodeW2ku, "//srv/a.vhd", le(`\srv\a.vhd`)},
+		{"W2ku two slashes", CodeW2ku, ".//a.vhd", le(`.\a.vhd`)},
+		{"MacX two slashes", CodeMacX, ".//a.vhd", "file://./a.vhd"},
 		{"MacX name", CodeMacX, "a.vhd", "file://./a.vhd"},
 		{"MacX up", CodeMacX, "../b/a.vhd", "file://./../b/a.vhd"},
 		{"MacX absolute", CodeMacX, "/srv/a.vhd", "file:///srv/a.vhd"},
@@ -175,6 +177,7 @@ func TestEncodeLocatorPathRefuses(t *testing.T) {
 	}{
 		{"empty", CodeMacX, "", ErrField},
 		{"the root", CodeMacX, "/", ErrField},
+		{"the folder", CodeMacX, ".//", ErrField},
 		{"a NUL", CodeMacX, "a\x00b", ErrField},
 		{"W2ru absolute", CodeW2ru, "/srv/a.vhd", ErrField},
 		{"W2ru backslash", CodeW2ru, `a\b.vhd`, ErrField},

@@ -1,8 +1,10 @@
 package vhdtest
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd"
 )
@@ -18,11 +20,17 @@ type Disk struct {
 	below   storage.FS
 	process *process
 	img     *vhd.Image
-	made    int // images made beside the first
+	show    Show            // nil: the image itself is worked on
+	shown   blockdev.Device // what show made of img; nil without one
+	made    int             // images made beside the first
 }
 
-func newDisk(below storage.FS, name string) *Disk {
-	return &Disk{Name: name, below: below, process: newProcess(below)}
+// Show puts something before an image, through which programs reach it, as a
+// frontend does. The Device's Close takes that away and leaves the image open.
+type Show func(img *vhd.Image) (blockdev.Device, error)
+
+func newDisk(below storage.FS, name string, show Show) *Disk {
+	return &Disk{Name: name, below: below, process: newProcess(below), show: show}
 }
 
 // FS is the storage to work on.
@@ -40,12 +48,39 @@ func (d *Disk) Image() (*vhd.Image, error) {
 	return d.img, nil
 }
 
+// Device is the image, or what shows it: what operations read and write.
+func (d *Disk) Device() (blockdev.Device, error) {
+	img, err := d.Image()
+	if err != nil {
+		return nil, err
+	}
+	if d.show == nil {
+		return img, nil
+	}
+	if d.shown == nil {
+		if d.shown, err = d.show(img); err != nil {
+			return nil, err
+		}
+	}
+	return d.shown, nil
+}
+
+// hide takes away what shows the image.
+func (d *Disk) hide() error {
+	if d.shown == nil {
+		return nil
+	}
+	err := d.shown.Close()
+	d.shown = nil
+	return err
+}
+
 // Close closes the image if it is open.
 func (d *Disk) Close() error {
 	if d.img == nil {
 		return nil
 	}
-	err := d.img.Close()
+	err := errors.Join(d.hide(), d.img.Close())
 	d.img = nil
 	return err
 }
@@ -53,6 +88,7 @@ func (d *Disk) Close() error {
 // Kill ends the process that has the image open; another will open it.
 func (d *Disk) Kill() {
 	d.process.kill()
+	_ = d.hide() // fails, as all does that a dead process tries
 	d.img, d.process = nil, newProcess(d.below)
 }
 
@@ -64,16 +100,16 @@ func (d *Disk) NewName() string {
 
 // read is what the disk shows.
 func (d *Disk) read() ([]Tag, error) {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return nil, err
 	}
-	return readTags(img)
+	return readTags(dev)
 }
 
-func readTags(img *vhd.Image) ([]Tag, error) {
-	b := make([]byte, img.Size())
-	if _, err := img.ReadAt(b, 0); err != nil {
+func readTags(dev blockdev.Device) ([]Tag, error) {
+	b := make([]byte, dev.Size())
+	if _, err := dev.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
 	return Decode(b)

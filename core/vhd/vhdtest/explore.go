@@ -35,6 +35,10 @@ type Options struct {
 	// Wrap puts something between the engine and the storage; it is called
 	// for each program. nil: nothing.
 	Wrap func(storage.FS) storage.FS
+	// Show puts something before the images that programs work on. What it
+	// starts by itself no program has run beside another: give it Operations
+	// that aren't Concurrent. nil: nothing.
+	Show Show
 	// Workers is how many programs run at once; 0: as many as Go uses CPUs.
 	Workers int
 }
@@ -179,7 +183,7 @@ func (e *exploration) run(start *storagetest.Memory, image string, tag uint32, p
 	if v.baseline, err = findings(start, image); err != nil {
 		return nil, e.failure(-1, "", err)
 	}
-	if e.player, err = newPlayer(start, image, tag, e.Wrap); err == nil {
+	if e.player, err = newPlayer(start, image, tag, e.Wrap, e.Show); err == nil {
 		err = e.player.run(program)
 	}
 	if err != nil {

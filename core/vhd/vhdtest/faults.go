@@ -149,7 +149,7 @@ func (t *trial) begin() (err error) {
 	t.player, err = newPlayer(t.start, Name, firstTag, func(fsys storage.FS) storage.FS {
 		t.fault = storagetest.NewFault(fsys)
 		return t.fault
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package vhdtest
 
 import (
 	"io/fs"
+	"path/filepath"
 
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
@@ -47,6 +48,11 @@ type intercepted struct {
 // Open implements storage.FS.
 func (s *intercepted) Open(name string, flag storage.Flag) (storage.File, error) {
 	return s.file(storagetest.OpOpen, name, func() (storage.File, error) { return s.FS.Open(name, flag) })
+}
+
+// OpenBeneath implements storage.FS.
+func (s *intercepted) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	return s.file(storagetest.OpOpen, filepath.Join(dir, name), func() (storage.File, error) { return s.FS.OpenBeneath(dir, name, flag) })
 }
 
 // Create implements storage.FS.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
@@ -134,11 +135,11 @@ func writes(s Step, sector int) Change {
 }
 
 func runWrite(d *Disk, s Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
-	_, err = img.WriteAt(s.bytes(), s.off())
+	_, err = dev.WriteAt(s.bytes(), s.off())
 	return err
 }
 
@@ -149,7 +150,7 @@ func writesPart(s Step, sector int) Change {
 }
 
 func runPart(d *Disk, s Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
@@ -157,36 +158,37 @@ func runPart(d *Disk, s Step) error {
 	if s.Count > 1 {
 		b = b[:len(b)-half]
 	}
-	_, err = img.WriteAt(b, s.off()+half)
+	_, err = dev.WriteAt(b, s.off()+half)
 	return err
 }
 
 func zeroes(Step, int) Change { return Change{Front: true, Back: true} }
 
 func runZero(d *Disk, s Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
-	return img.WriteZeroes(s.off(), s.len())
+	return blockdev.WriteZeroes(dev, s.off(), s.len())
 }
 
 func discards(Step, int) Change { return Change{Front: true, Back: true, Unsure: true} }
 
 func runDiscard(d *Disk, s Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
-	return img.Discard(s.off(), s.len())
+	_, err = blockdev.Discard(dev, s.off(), s.len())
+	return err
 }
 
 func runFlush(d *Disk, _ Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
-	return img.Flush()
+	return dev.Flush()
 }
 
 func runReopen(d *Disk, _ Step) error {
@@ -227,13 +229,13 @@ func mayWrite(s Step, sector int) Change {
 // runKilledWrite writes and flushes in a process that is killed after Arg
 // calls of the storage that change something.
 func runKilledWrite(d *Disk, s Step) error {
-	img, err := d.Image()
+	dev, err := d.Device()
 	if err != nil {
 		return err
 	}
 	d.process.dieAfter(s.Arg)
-	if _, err = img.WriteAt(s.bytes(), s.off()); err == nil {
-		err = img.Flush()
+	if _, err = dev.WriteAt(s.bytes(), s.off()); err == nil {
+		err = dev.Flush()
 	}
 	d.process.mu.Lock()
 	dead := d.process.dead

@@ -50,8 +50,9 @@ func (c *costs) add(syncs int) {
 }
 
 // newPlayer begins with what start holds. Between the engine and the storage
-// is what wrap makes; nil is nothing. Tags count up from first.
-func newPlayer(start *storagetest.Memory, image string, first uint32, wrap func(storage.FS) storage.FS) (*player, error) {
+// is what wrap makes, and before the engine what show does; nil is nothing.
+// Tags count up from first.
+func newPlayer(start *storagetest.Memory, image string, first uint32, wrap func(storage.FS) storage.FS, show Show) (*player, error) {
 	p := &player{crash: storagetest.NewCrashFrom(start)}
 	p.next.next = first
 	var below storage.FS = p.crash
@@ -59,7 +60,7 @@ func newPlayer(start *storagetest.Memory, image string, first uint32, wrap func(
 		below = wrap(below)
 	}
 	p.schedule = newScheduler(below)
-	p.disk = newDisk(p.schedule.FS, image)
+	p.disk = newDisk(p.schedule.FS, image, show)
 	content, err := p.disk.read()
 	if err != nil {
 		return nil, err

@@ -95,7 +95,7 @@ func (g *generator) next() job {
 		return job{number: n, short: true, prefix: len(steps) - 1, program: Program{Before: steps, careful: n%2 == 0}}
 	}
 	r := rand.New(rand.NewPCG(g.seed, n<<8|2))
-	if n%4 == 3 {
+	if n%4 == 3 && slices.ContainsFunc(g.ops, func(op Operation) bool { return op.Concurrent }) {
 		return job{number: n, program: g.beside(r)}
 	}
 	return job{number: n, program: Program{Before: g.random(r, 6+r.IntN(8)), careful: n%8 < 4}}
