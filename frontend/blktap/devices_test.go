@@ -103,6 +103,13 @@ func (r *recorder) await(op string, n int) {
 	}
 }
 
+// forget drops what has ended so far: the flush before a disk is shown.
+func (r *recorder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begun, r.ended = nil, 0
+}
+
 // awaitEnds waits until n calls of any operation have ended.
 func (r *recorder) awaitEnds(n int) {
 	r.mu.Lock()

@@ -31,5 +31,6 @@
 //
 // Files: ring.go is the memory and its cursors, serve.go the goroutine of a
 // ring, job.go the workers, driver.go the seam to the module, system.go and
-// port.go the kernel's behind it, create.go what kind of module it is.
+// port.go the kernel's behind it, create.go what kind of module it is, mapped.go
+// a ring before there is a disk.
 package blktap

@@ -34,9 +34,19 @@ type Driver interface {
 	// Free gives a minor back and takes its nodes away. A minor that is not
 	// allocated is ErrNoMinor; EBUSY where its ring is still open.
 	Free(tap Tap) error
+	// Find is the minor of that number, as its nodes tell. One without is
+	// ErrNoMinor; a minor with nodes may still not be allocated any more, which
+	// Open finds out.
+	Find(minor int) (Tap, error)
 	// Open opens and maps the ring of a minor. One that is open already is
 	// ErrMinorInUse, one that is not allocated ErrNoMinor.
 	Open(tap Tap) (Port, error)
+	// Served tells whether a process has the ring of a minor open; ErrNoMinor
+	// where it is not allocated. Who only wants to know must not try Open: where
+	// a server died, the module looks every few seconds whether its block device
+	// is closed by now, and that of openxt crashes the kernel if the ring was
+	// opened meanwhile.
+	Served(tap Tap) (bool, error)
 	// Hide takes the block device's node away, so that nobody finds it.
 	Hide(tap Tap) error
 	// Holders are the programs and mounts that have the block device open, one

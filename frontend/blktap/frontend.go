@@ -21,6 +21,9 @@ type Options struct {
 	// Tap is a minor that is allocated already, and stays so after the
 	// session. Nil: a new one for each disk, freed after its session.
 	Tap *Tap
+	// Ring is a minor whose ring is mapped already: for one disk, which takes
+	// it over. Its minor stays allocated after the session. It goes before Tap.
+	Ring *MappedRing
 	// ReadOnly makes a block device that can't be written to. Writes that get
 	// through all the same are refused.
 	ReadOnly bool
@@ -88,6 +91,10 @@ func (f *Frontend) Attach(ctx context.Context, dev blockdev.Device) (frontend.Se
 			return nil, err
 		}
 	}
+	if o.Ring != nil {
+		s, err := attach(&o, o.Ring.tap, dev, info)
+		return sessionOrNil(s, err)
+	}
 	if o.Tap != nil {
 		s, err := attach(&o, *o.Tap, dev, info)
 		return sessionOrNil(s, err)
@@ -111,9 +118,22 @@ func sessionOrNil(s *Session, err error) (frontend.Session, error) {
 	return s, nil
 }
 
+// port is the ring of tap, mapped.
+func (o *Options) port(tap Tap) (Port, error) {
+	if o.Ring != nil {
+		return o.Ring.take()
+	}
+	return o.Driver.Open(tap)
+}
+
 // attach serves dev on tap, which stays allocated on error.
 func attach(o *Options, tap Tap, dev blockdev.Device, info deviceInfo) (*Session, error) {
-	port, err := o.Driver.Open(tap)
+	// What a killed server has left in the page cache shows again, and is not
+	// stable. Where the ring has no flush, the guest has no way to ask for that.
+	if err := dev.Flush(); err != nil {
+		return nil, fmt.Errorf("flush before the disk is shown: %w", err)
+	}
+	port, err := o.port(tap)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +143,7 @@ func attach(o *Options, tap Tap, dev blockdev.Device, info deviceInfo) (*Session
 	}
 	s := &Session{
 		tap: tap, driver: o.Driver, server: server, dev: dev,
-		free: o.Tap == nil, done: make(chan struct{}),
+		free: o.Tap == nil && o.Ring == nil, done: make(chan struct{}),
 	}
 	created := make(chan error, 1)
 	go s.serve(created)

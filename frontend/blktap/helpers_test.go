@@ -30,6 +30,9 @@ func show(t testing.TB, k *blktaptest.Kernel, dev blockdev.Device, o blktap.Opti
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r, ok := dev.(*recorder); ok {
+		r.forget()
+	}
 	s := &shown{k, dev, session.(*blktap.Session)}
 	t.Cleanup(func() {
 		if err := s.close(); err != nil {

@@ -77,16 +77,12 @@ func (s *Session) Detach(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := s.flush(); err != nil {
-		return err
-	}
+	err := s.flush()
 	if frontend.Lazy(ctx) {
-		if err := s.driver.Hide(s.tap); err != nil {
-			return fmt.Errorf("%s: %w", s.tap.Path, err)
-		}
-		s.server.closing.Store(true)
-		s.server.port.Wake()
-		return nil
+		return s.hide(err)
+	}
+	if err != nil {
+		return err
 	}
 	if err := s.remove(ctx); err != nil {
 		return err
@@ -97,6 +93,21 @@ func (s *Session) Detach(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// hide takes the block device's node away, and has the server remove the device
+// when its last user has closed it. unflushed is why the disk could not be
+// flushed before, if it couldn't.
+func (s *Session) hide(unflushed error) error {
+	if err := s.driver.Hide(s.tap); err != nil {
+		return errors.Join(unflushed, fmt.Errorf("%s: %w", s.tap.Path, err))
+	}
+	s.server.closing.Store(true)
+	s.server.port.Wake()
+	if unflushed != nil {
+		return fmt.Errorf("%w: %w", frontend.ErrUnflushed, unflushed)
+	}
+	return nil
 }
 
 // remove has the server remove the block device.

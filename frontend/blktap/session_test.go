@@ -471,3 +471,48 @@ func TestNothingIsAllocatedInTheSteadyState(t *testing.T) {
 		}
 	}
 }
+
+// TestADiskIsStableBeforeItIsShown: a guest whose ring has no flush has no way
+// to make it so.
+func TestADiskIsStableBeforeItIsShown(t *testing.T) {
+	for _, v := range blktaptest.Variants {
+		k, r := blktaptest.New(t, v), newRecorder(blockdev.NewMemory(diskSize))
+		session, err := blktap.New(blktap.Options{Driver: k}).Attach(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.await("flush", 1)
+		if err := session.Detach(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.set(func() { r.fail["flush"] = unix.EIO })
+		if _, err := blktap.New(blktap.Options{Driver: k}).Attach(t.Context(), r); !errors.Is(err, unix.EIO) {
+			t.Errorf("%v: a disk that can't be flushed: %v", v, err)
+		}
+		if k.Allocated() != 0 {
+			t.Errorf("%v: a minor is left", v)
+		}
+	}
+}
+
+// TestLazyDetachOfADiskThatCannotBeFlushed hides it all the same, and says so.
+func TestLazyDetachOfADiskThatCannotBeFlushed(t *testing.T) {
+	k, r := blktaptest.New(t, blktaptest.OpenXT), newRecorder(blockdev.NewMemory(diskSize))
+	session, err := blktap.New(blktap.Options{Driver: k}).Attach(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.set(func() { r.fail["flush"] = unix.EIO })
+	if err := session.Detach(t.Context()); !errors.Is(err, unix.EIO) || errors.Is(err, frontend.ErrUnflushed) {
+		t.Errorf("detach: %v", err)
+	}
+	if err := session.Detach(frontend.WithLazy(t.Context())); !errors.Is(err, frontend.ErrUnflushed) || !errors.Is(err, unix.EIO) {
+		t.Errorf("lazy detach: %v", err)
+	}
+	if err := session.Wait(); !errors.Is(err, unix.EIO) {
+		t.Errorf("wait: %v", err)
+	}
+	if k.Allocated() != 0 {
+		t.Error("a minor is left")
+	}
+}

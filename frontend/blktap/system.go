@@ -38,11 +38,19 @@ const miscMajor = 10
 type system struct {
 	dir  string // of the nodes
 	proc string // where procfs is mounted
+	sys  string // where sysfs is mounted
 }
 
 // System is the blktap module of the running kernel, with its nodes where
 // tap-ctl has them: in /dev/xen/blktap-2.
-func System() Driver { return &system{dir: "/dev/xen/blktap-2", proc: "/proc"} }
+func System() Driver { return &system{dir: systemDir, proc: systemProc, sys: systemSys} }
+
+// Where System looks.
+const (
+	systemDir  = "/dev/xen/blktap-2"
+	systemProc = "/proc"
+	systemSys  = "/sys"
+)
 
 // Allocate implements Driver.
 func (y *system) Allocate() (Tap, error) {
@@ -91,6 +99,45 @@ func (y *system) free(fd int, tap Tap) error {
 		return fmt.Errorf("blktap: free minor %d: %w", tap.Minor, err)
 	}
 	return errors.Join(removeNode(y.ringPath(tap.Minor)), removeNode(y.devicePath(tap.Minor)))
+}
+
+// Find implements Driver. A block device that was hidden has no major here.
+func (y *system) Find(minor int) (Tap, error) {
+	ring, err := nodeDevice(y.ringPath(minor), unix.S_IFCHR, minor)
+	if err != nil {
+		return Tap{}, err
+	}
+	tap := Tap{Minor: minor, RingMajor: int(unix.Major(ring)), Path: y.devicePath(minor)}
+	if device, err := nodeDevice(tap.Path, unix.S_IFBLK, minor); err == nil {
+		tap.DeviceMajor = int(unix.Major(device))
+	}
+	return tap, nil
+}
+
+// nodeDevice is the device that a node of that kind leads to. Without one of
+// the minor it is ErrNoMinor.
+func nodeDevice(name string, kind uint32, minor int) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil && err != unix.ENOENT {
+		return 0, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != kind || int(unix.Minor(st.Rdev)) != minor {
+		return 0, fmt.Errorf("%s: %w", name, ErrNoMinor)
+	}
+	return st.Rdev, nil
+}
+
+// Served implements Driver. The module says in sysfs which process it is:
+// nothing where there is none.
+func (y *system) Served(tap Tap) (bool, error) {
+	task, err := os.ReadFile(filepath.Join(y.sys, "class", "blktap2", "blktap"+strconv.Itoa(tap.Minor), "task"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, ErrNoMinor
+	}
+	if err != nil {
+		return false, fmt.Errorf("blktap: minor %d: %w", tap.Minor, err)
+	}
+	return strings.TrimSpace(string(task)) != "", nil
 }
 
 // Hide implements Driver.

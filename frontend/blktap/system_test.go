@@ -119,6 +119,37 @@ func TestNodesAreMadeOnceAndStaleOnesReplaced(t *testing.T) {
 	}
 }
 
+func TestAMinorIsFoundByItsNodes(t *testing.T) {
+	needRoot(t)
+	y := &system{dir: filepath.Join(t.TempDir(), "blktap-2")}
+	want := Tap{Minor: 3, RingMajor: 251, DeviceMajor: 252, Path: y.devicePath(3)}
+	if err := y.makeNodes(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := y.Find(3); got != want || err != nil {
+		t.Errorf("Find = %+v, %v; want %+v", got, err, want)
+	}
+	if err := y.Hide(want); err != nil {
+		t.Fatal(err)
+	}
+	want.DeviceMajor = 0
+	if got, err := y.Find(3); got != want || err != nil {
+		t.Errorf("without the block device's node: Find = %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestAMinorWithoutNodesIsNotFound(t *testing.T) {
+	y := &system{dir: t.TempDir()}
+	if err := os.WriteFile(y.ringPath(1), nil, 0o600); err != nil { // no node
+		t.Fatal(err)
+	}
+	for _, minor := range []int{0, 1} {
+		if _, err := y.Find(minor); !errors.Is(err, ErrNoMinor) {
+			t.Errorf("minor %d: %v", minor, err)
+		}
+	}
+}
+
 func TestNothingButNodesIsRemoved(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "tapdev0")
 	if err := os.WriteFile(name, []byte("somebody's"), 0o600); err != nil {
@@ -190,6 +221,26 @@ func TestMountsAndSwapAreNamed(t *testing.T) {
 	got := y.Holders(Tap{DeviceMajor: 252, Minor: 1})
 	if want := []string{"mounted on /srv/data", "used as swap"}; !slices.Equal(got, want) {
 		t.Errorf("holders %q, want %q", got, want)
+	}
+}
+
+// TestSysfsSaysWhoServes, so that nobody has to open the ring for it.
+func TestSysfsSaysWhoServes(t *testing.T) {
+	y := &system{sys: t.TempDir()}
+	for minor, task := range map[int]string{1: "", 2: "4711\n", 3: "4711:tapdisk\n"} {
+		dir := filepath.Join(y.sys, "class", "blktap2", "blktap"+strconv.Itoa(minor))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "task"), []byte(task), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if served, err := y.Served(Tap{Minor: minor}); err != nil || served != (task != "") {
+			t.Errorf("task %q: served %v, %v", task, served, err)
+		}
+	}
+	if _, err := y.Served(Tap{Minor: 9}); !errors.Is(err, ErrNoMinor) {
+		t.Errorf("a minor that is not allocated: %v", err)
 	}
 }
 

@@ -124,7 +124,7 @@ func (k *Kernel) Allocate() (blktap.Tap, error) {
 		if k.taps[minor] == nil {
 			t := newTap(k, minor)
 			k.taps[minor] = t
-			return blktap.Tap{Minor: minor, RingMajor: 251, DeviceMajor: 252, Path: t.path}, nil
+			return t.describe(), nil
 		}
 	}
 	return blktap.Tap{}, unix.ENOMEM
@@ -150,6 +150,20 @@ func (k *Kernel) Free(tap blktap.Tap) error {
 	return unix.EBUSY
 }
 
+// Find implements blktap.Driver.
+func (k *Kernel) Find(minor int) (blktap.Tap, error) {
+	t := k.tap(minor)
+	if t == nil {
+		return blktap.Tap{}, blktap.ErrNoMinor
+	}
+	return t.describe(), nil
+}
+
+// describe is the minor as a server knows it.
+func (t *tap) describe() blktap.Tap {
+	return blktap.Tap{Minor: t.minor, RingMajor: 251, DeviceMajor: 252, Path: t.path}
+}
+
 func (k *Kernel) tap(minor int) *tap {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -172,6 +186,17 @@ func (k *Kernel) Open(tap blktap.Tap) (blktap.Port, error) {
 		return nil, blktap.ErrNoMinor
 	}
 	return t.open()
+}
+
+// Served implements blktap.Driver.
+func (k *Kernel) Served(tap blktap.Tap) (bool, error) {
+	t := k.tap(tap.Minor)
+	if t == nil {
+		return false, blktap.ErrNoMinor
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.port != nil, nil
 }
 
 // Hide implements blktap.Driver.
