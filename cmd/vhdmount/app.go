@@ -36,7 +36,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			mountVerb(), unmountVerb(), listVerb(), infoVerb(), mapVerb(), createVerb(), snapshotVerb(), checkVerb(),
-			completionVerb(), helpVerb(),
+			tapVerb(), completionVerb(), helpVerb(),
 		},
 		Action:                    rootAction,
 		HideHelpCommand:           true,
@@ -63,23 +63,31 @@ func runApp(app *cli.App, args []string) error {
 
 func arrange(app *cli.App, args []string) ([]string, error) {
 	switch verb := app.Command(first(args)); {
+	case verb != nil && len(verb.Subcommands) > 0:
+		return arrangeTap(verb, args[1:])
 	case verb != nil:
 		arranged, err := argv.Arrange(args[1:], flagsOf(verb.Flags))
 		if err != nil {
-			return nil, explainArgv(err, verb.Name, verb.Flags)
+			return nil, explainArgv(err, verb.Name+": ", "vhdmount help "+verb.Name, verb.Flags)
 		}
-		if end := slices.Index(arranged, "--"); slices.Contains(arranged[:end], "--help") {
-			arranged = []string{"--help"} // the library takes an argument beside it for a topic
-		}
-		return append([]string{verb.Name}, arranged...), nil
+		return append([]string{verb.Name}, helpAlone(arranged)...), nil
 	case strings.HasPrefix(first(args), "-"):
 		arranged, err := argv.Arrange(args, flagsOf(app.Flags))
 		if err != nil {
-			return nil, explainArgv(err, "", app.Flags)
+			return nil, explainArgv(err, "", "vhdmount help", app.Flags)
 		}
 		return arranged, nil
 	}
 	return args[:min(1, len(args))], nil // no verb, whatever follows
+}
+
+// helpAlone is a verb's arranged arguments, or --help alone if it is among its
+// flags: the library takes an argument beside it for a topic.
+func helpAlone(arranged []string) []string {
+	if end := slices.Index(arranged, "--"); slices.Contains(arranged[:end], "--help") {
+		return []string{"--help"}
+	}
+	return arranged
 }
 
 func first(args []string) string {
@@ -99,12 +107,9 @@ func flagsOf(flags []cli.Flag) []cli.DocGenerationFlag {
 }
 
 // explainArgv makes a usage error of what argv found, with the flag that may
-// have been meant; verb is empty before the verb.
-func explainArgv(err error, verb string, flags []cli.Flag) error {
-	hint, help, prefix := "", "vhdmount help", ""
-	if verb != "" {
-		help, prefix = help+" "+verb, verb+": "
-	}
+// have been meant; prefix says where, help where to read about it.
+func explainArgv(err error, prefix, help string, flags []cli.Flag) error {
+	hint := ""
 	var unknown *argv.UnknownFlagError
 	if errors.As(err, &unknown) {
 		var names []string
@@ -161,6 +166,9 @@ func helpVerb() *cli.Command {
 			verb := c.App.Command(args[0])
 			if verb == nil {
 				return unknownVerb(c.App, args[0])
+			}
+			if len(verb.Subcommands) > 0 {
+				return c.App.Run([]string{c.App.Name, verb.Name, "--help"}) // which lists them, as ShowCommandHelp doesn't
 			}
 			return cli.ShowCommandHelp(c.Lineage()[1], verb.Name)
 		},

@@ -12,8 +12,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountopts"
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
+	"github.com/vhdmount/vhdmount/frontend/blktap"
 )
 
 // planOf is the plan that `mount` makes of args, by the whole command line's
@@ -86,16 +88,33 @@ func TestAnImageMayHaveAVerbsName(t *testing.T) {
 }
 
 func TestChooseFrontend(t *testing.T) {
-	for asked, want := range map[string]string{"auto": "fuse", "fuse": "fuse"} {
-		if got, err := chooseFrontend(asked); err != nil || got != want {
-			t.Errorf("%s: %s, %v", asked, got, err)
+	there := func() error { return nil }
+	missing := func() error { return blktap.ErrNoModule }
+	files := mountopts.Options{AllowOther: true}
+	for _, test := range []struct {
+		asked, mountpoint string
+		options           mountopts.Options
+		available         func() error
+		want              string // empty: a usage error
+	}{
+		{asked: "auto", available: missing, want: "fuse"},
+		{asked: "auto", available: there, want: "blktap"},
+		{asked: "auto", available: there, options: mountopts.Options{ReadOnly: true}, want: "blktap"},
+		{asked: "auto", available: there, mountpoint: "mnt", want: "fuse"},
+		{asked: "auto", available: there, options: files, want: "fuse"},
+		{asked: "fuse", available: there, want: "fuse"},
+		{asked: "blktap", available: missing, want: "blktap"}, // which says that there is none when it is attached
+		{asked: "blktap", available: there, mountpoint: "mnt"},
+		{asked: "blktap", available: there, options: files},
+		{asked: "nbd", available: there},
+	} {
+		got, err := chooseFrontend(test.asked, test.mountpoint, test.options, test.available)
+		if got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%+v: %q, %v", test, got, err)
 		}
-	}
-	if _, err := chooseFrontend("blktap"); !errors.Is(err, errNoBlktap) || exitcode.Of(err) != exitcode.Failed {
-		t.Errorf("blktap: %v", err)
-	}
-	if _, err := chooseFrontend("nbd"); exitcode.Of(err) != exitcode.Usage {
-		t.Errorf("nbd: %v", err)
+		if err != nil && exitcode.Of(err) != exitcode.Usage {
+			t.Errorf("%+v: exit code %d", test, exitcode.Of(err))
+		}
 	}
 }
 

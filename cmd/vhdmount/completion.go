@@ -56,16 +56,20 @@ func argumentWords(verb *cli.Command, app *cli.App) (words string, ok bool) {
 		return verbNames(app), true
 	case "list":
 		return "", true
+	case "tap":
+		return strings.Join(namesOf(verb.VisibleCommands()), " "), true
 	}
 	return "", false
 }
 
-func verbNames(app *cli.App) string {
+func verbNames(app *cli.App) string { return strings.Join(namesOf(app.Commands), " ") }
+
+func namesOf(verbs []*cli.Command) []string {
 	var names []string
-	for _, verb := range app.Commands {
+	for _, verb := range verbs {
 		names = append(names, verb.Name)
 	}
-	return strings.Join(names, " ")
+	return names
 }
 
 // spelled is a flag's names with their dashes.

@@ -15,9 +15,15 @@ import (
 	"os"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/umount"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if helper, ok := umount.Child(); ok {
+		os.Exit(exitcode.Of(unmountForServer(helper)))
+	}
+	os.Exit(run(argumentsOf(os.Args), os.Stdout, os.Stderr))
+}
 
 // errReported is a failure that the user has been told of already.
 var errReported = errors.New("reported")

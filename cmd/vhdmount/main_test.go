@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"vhdmount": main})
+	testscript.Main(m, map[string]func(){"vhdmount": main, tapdiskName: main})
 }
 
 // TestScripts runs the command line as people use it, without mounting.

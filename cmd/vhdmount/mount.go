@@ -15,16 +15,19 @@ import (
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountopts"
 	"github.com/vhdmount/vhdmount/core/vhd"
+	"github.com/vhdmount/vhdmount/frontend/blktap"
 )
 
 func mountVerb() *cli.Command {
 	return &cli.Command{
 		Name:      "mount",
-		Usage:     "show an image's disk as a file",
+		Usage:     "show an image's disk as a file or a block device",
 		UsageText: "vhdmount mount [flags] IMAGE [MOUNTPOINT]",
 		Description: "In MOUNTPOINT, an empty directory, disk.raw is the disk, p1.raw and so on its partitions; a\n" +
 			"MOUNTPOINT that is a regular file becomes the disk itself. Without one, a directory is made in the\n" +
-			"runtime directory. Prints the disk's path, and returns when, and only when, it is there.",
+			"runtime directory. Where the kernel has blktap, and neither a mount point nor an option for files is\n" +
+			"given, the disk is a block device, /dev/xen/blktap-2/tapdevN. Prints the disk's path, and returns\n" +
+			"when, and only when, it is there.",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "frontend", Value: frontendAuto, Usage: "`HOW` the disk is shown: auto, fuse or blktap"},
 			&cli.BoolFlag{Name: "read-only", DisableDefaultText: true, Aliases: []string{"r"}, Usage: "refuse writes, and share the image with other readers"},
@@ -112,9 +115,6 @@ func planMount(c *cli.Context) (plan mountPlan, err error) {
 		plan.mountpoint = args[1]
 	}
 	plan.foreground = c.Bool("foreground")
-	if plan.frontend, err = chooseFrontend(c.String("frontend")); err != nil {
-		return plan, err
-	}
 	if plan.open, err = chainOptions(c); err != nil {
 		return plan, err
 	}
@@ -125,6 +125,10 @@ func planMount(c *cli.Context) (plan mountPlan, err error) {
 		return plan, exitcode.Usagef("mount: -o: %w", err)
 	}
 	plan.open.ReadOnly = c.Bool("read-only") || plan.options.ReadOnly
+	plan.frontend, err = chooseFrontend(c.String("frontend"), plan.mountpoint, plan.options, blktap.Available)
+	if err != nil {
+		return plan, err
+	}
 	return plan, planLog(c, &plan)
 }
 

@@ -2,23 +2,24 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
-	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/describe"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/serve"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/signals"
-	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/frontend"
+	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/fuse"
 )
 
@@ -39,17 +40,29 @@ type diskServer struct {
 	plan    mountPlan // its mount point made absolute
 	stage   stage
 	show    func(fuse.Options) frontend.Frontend
-	workDir string // that relative names of files are in
-	image   string // absolute, without symbolic links
-	point   string // the mount point as it was named
+	driver  blktap.Driver
+	tapDir  string                  // of tap-ctl's sockets; empty: where tap-ctl looks
+	lock    bool                    // memory, before a block device is made
+	probe   func(path string) error // reads from a new block device
+	workDir string                  // that relative names of files are in
+	point   string                  // the mount point as it was named
 	dir     *registry.Dir
 	name    string // of the mount, in the registry
 	log     *slog.Logger
-	img     *vhd.Image
+	disk    *livedisk.Disk
 	made    bool // the mount point is ours to remove
 	session frontend.Session
 	server  *serve.Server
 	control *control.Server
+	tapSide *tapdiskSide // nil without a block device
+
+	confine func(*diskServer) (end func() error) // nil: the process keeps its rights
+	endHelp func() error                         // ends what confine started; nil: nothing
+
+	// mu guards the fields below once the control socket listens. It is held
+	// while the registry is written.
+	mu      sync.Mutex
+	image   string // absolute, without symbolic links
 	holding *registry.Holding
 }
 
@@ -58,7 +71,17 @@ type diskServer struct {
 func serveDisk(plan mountPlan, st stage) error {
 	signals.IgnoreWriteSignals()
 	limitMemory()
-	s := &diskServer{plan: plan, stage: st, show: func(o fuse.Options) frontend.Frontend { return fuse.New(o) }}
+	if plan.frontend == frontendBlktap {
+		makeRoomForRing()
+	}
+	s := &diskServer{
+		plan: plan, stage: st,
+		show:    func(o fuse.Options) frontend.Frontend { return fuse.New(o) },
+		driver:  blktap.System(),
+		lock:    true,
+		confine: confineServer,
+		probe:   readFirstSector,
+	}
 	return s.run()
 }
 
@@ -79,6 +102,14 @@ func limitMemory() {
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+}
+
+// makeRoomForRing lets Go code run beside the goroutine of a ring, which keeps
+// its processor while it sleeps in the kernel.
+func makeRoomForRing() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2)
 	}
 }
 
@@ -116,11 +147,14 @@ func (s *diskServer) serve(received <-chan os.Signal) error {
 	if err := s.openImage(); err != nil {
 		return err
 	}
-	writeback := vhd.StartWriteback(s.img, writebackInterval)
+	s.disk.StartWriteback()
 	if err := s.attach(); err != nil {
-		return errors.Join(err, writeback.Stop(), s.img.Close())
+		return errors.Join(err, s.disk.StopWriteback(), s.disk.Close())
 	}
-	s.server = serve.New(s.session, s.img, writeback.Stop, s.log)
+	s.server = serve.New(s.session, served{s.disk, s.moved}, s.disk.StopWriteback, s.log)
+	if s.plan.frontend == frontendBlktap {
+		s.server.NeverHide()
+	}
 	announceErr := s.announce()
 	if announceErr != nil {
 		// Nobody can have opened it yet; the session's end ends Run.
@@ -132,104 +166,60 @@ func (s *diskServer) serve(received <-chan os.Signal) error {
 
 // openImage opens the image and says what is odd about it.
 func (s *diskServer) openImage() (err error) {
-	if s.img, err = vhd.Open(s.plan.image, s.plan.open); err != nil {
+	s.disk, err = livedisk.Open(livedisk.Options{Path: s.plan.image, VHD: s.plan.open, WritebackInterval: writebackInterval})
+	if err != nil {
 		return err
 	}
-	for _, text := range s.img.Warnings() {
+	for _, text := range s.disk.Warnings() {
 		s.stage.warn(text)
 	}
 	return nil
 }
 
-// attach shows the disk, at a mount point of its own if none was given.
-func (s *diskServer) attach() (err error) {
-	if s.plan.mountpoint == "" {
-		if s.plan.mountpoint, err = s.dir.MakeMountpoint(s.plan.image); err != nil {
-			return err
-		}
-		s.made = true
-	} else if err = s.checkMountpoint(); err != nil {
-		return err
-	}
-	s.session, err = s.frontend().Attach(context.Background(), s.img)
-	return err
-}
-
-// A mount point that is a file of the disk to be shown there. It would work,
-// but the disk would hide the image from every other program, and who names an
-// image twice means something else.
-var (
-	errMountOnImage  = errors.New("is the image itself")
-	errMountOnParent = errors.New("is a parent of the image")
-)
-
-// checkMountpoint refuses the image and its parents as the mount point, by
-// whatever name. One that can't be looked at is the frontend's to refuse.
-func (s *diskServer) checkMountpoint() error {
-	point, err := os.Stat(s.plan.mountpoint)
-	if err != nil {
-		return nil
-	}
-	for i, layer := range s.img.Layers() {
-		file, err := os.Stat(layer.Name)
-		switch {
-		case err != nil || !os.SameFile(point, file):
-		case i == 0:
-			return fmt.Errorf("%s: %w", s.point, errMountOnImage)
-		default:
-			return fmt.Errorf("%s: %w", s.point, errMountOnParent)
-		}
-	}
-	return nil
-}
-
-// frontend is the one that chooseFrontend chose.
-func (s *diskServer) frontend() frontend.Frontend {
-	o := s.plan.options
-	fo := fuse.Options{
-		Mountpoint:         s.plan.mountpoint,
-		ReadOnly:           s.plan.open.ReadOnly,
-		AllowOther:         o.AllowOther,
-		AllowRoot:          o.AllowRoot,
-		DefaultPermissions: o.DefaultPermissions,
-		UID:                o.UID,
-		GID:                o.GID,
-		Umask:              o.Umask,
-		FSName:             o.FSName,
-		Info:               s.info,
-		Log:                s.log,
-	}
-	if fo.FSName == "" {
-		fo.FSName = s.image
-	}
-	return s.show(fo)
-}
-
-// info is what info.json holds: what `vhdmount info --json --chain` prints.
-func (s *diskServer) info() []byte {
-	b, err := json.MarshalIndent(describe.Image(s.img, s.workDir), "", "\t")
-	if err != nil {
-		s.log.Error("info.json", "error", err)
-		return nil
-	}
-	return append(b, '\n')
-}
-
 // announce enters the mount in the registry, listens, and says that the disk
 // is there, in this order: whoever reads its path can unmount it.
 func (s *diskServer) announce() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.control, err = control.Listen(s.dir.Socket(s.name), s.server.Handle); err != nil {
 		return err
 	}
 	if s.holding, err = s.dir.Add(s.name, s.entry()); err != nil {
 		return err
 	}
+	s.answerTapCtl()
+	if s.confine != nil {
+		s.endHelp = s.confine(s)
+	}
 	s.log.Info("mounted", "image", s.image, "disk", s.session.Path(), "read_only", s.plan.open.ReadOnly)
 	return s.stage.announce(s.session.Path())
 }
 
+// served is a disk that tells when it went on with another image.
+type served struct {
+	*livedisk.Disk
+	moved func() error
+}
+
+// Unpause implements serve.Image.
+func (d served) Unpause(ctx context.Context, path string, files []*os.File) error {
+	err := d.Disk.Unpause(ctx, path, files)
+	if err == nil && path != "" {
+		return d.moved()
+	}
+	return err
+}
+
+// moved has the registry say what image is shown now.
+func (s *diskServer) moved() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.image = s.absolute(s.disk.Path())
+	return s.holding.Update(s.entry())
+}
+
 func (s *diskServer) entry() registry.Entry {
-	return registry.Entry{
+	e := registry.Entry{
 		Image:          s.image,
 		Disk:           s.session.Path(),
 		Mountpoint:     s.plan.mountpoint,
@@ -240,6 +230,10 @@ func (s *diskServer) entry() registry.Entry {
 		ReadOnly:       s.plan.open.ReadOnly,
 		Log:            s.stage.logPath(),
 	}
+	if session, ok := s.session.(*blktap.Session); ok {
+		e.Minor = new(session.Tap().Minor)
+	}
+	return e
 }
 
 // absolute is path without symbolic links, seen from where the command was
@@ -257,7 +251,10 @@ func (s *diskServer) absolute(path string) string {
 // leave undoes announce: the requests that wait get their answers before the
 // entry goes, and the entry before the process.
 func (s *diskServer) leave() error {
-	var errs []error
+	errs := []error{s.leaveTapCtl()}
+	if s.endHelp != nil {
+		errs = append(errs, s.endHelp())
+	}
 	if s.control != nil {
 		errs = append(errs, s.control.Close())
 	}

@@ -12,10 +12,12 @@ func snapshotVerb() *cli.Command {
 	return &cli.Command{
 		Name:      "snapshot",
 		Usage:     "make a child image that holds what differs from its base",
-		UsageText: "vhdmount snapshot [--size SIZE] [--block-size SIZE] [--raw-parent] [--parent-dir DIR] BASE CHILD",
+		UsageText: "vhdmount snapshot [--live] [--size SIZE] [--block-size SIZE] [--raw-parent] [--parent-dir DIR] BASE CHILD",
 		Description: "The child is a differencing image: it shows BASE's disk and takes all writes.\n" +
-			"BASE must not be written to from then on.",
+			"BASE must not be written to from then on. With --live BASE is mounted, named by its image or where it\n" +
+			"is mounted: its disk goes on with CHILD, and its users notice a moment's wait.",
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "live", DisableDefaultText: true, Usage: "BASE is mounted: have its disk go on with CHILD"},
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the child's disk (default: that of the base)"},
 			&cli.StringFlag{Name: "block-size", Usage: "`SIZE` of the child's blocks (default: that of the base, or 2M)"},
 			&cli.BoolFlag{Name: "raw-parent", DisableDefaultText: true, Usage: "BASE is a raw image, not a VHD"},
@@ -38,6 +40,9 @@ func snapshot(c *cli.Context) error {
 	}
 	if o.BlockSize, err = blockSize(c); err != nil {
 		return err
+	}
+	if c.Bool("live") {
+		return snapshotLive(c, args[0], args[1], o)
 	}
 	if err := vhd.Snapshot(args[0], args[1], o); err != nil {
 		return err

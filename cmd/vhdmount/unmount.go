@@ -16,6 +16,7 @@ import (
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountinfo"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/frontend"
+	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/fuse"
 )
 
@@ -30,7 +31,7 @@ func unmountVerb() *cli.Command {
 		Name:      "unmount",
 		Aliases:   []string{"umount"},
 		Usage:     "take a disk away; returns when everything is flushed and the image closed",
-		UsageText: "vhdmount unmount [--lazy] MOUNTPOINT|IMAGE",
+		UsageText: "vhdmount unmount [--lazy] MOUNTPOINT|DEVICE|IMAGE",
 		Description: "While a program has the disk open it is refused, with the program's name.\n" +
 			"A mount whose server died is cleared.",
 		Flags: []cli.Flag{
@@ -49,7 +50,7 @@ func unmount(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	u := unmounter{Context: c, dir: dir, name: args[0], lazy: c.Bool("lazy"), patience: endTimeout}
+	u := unmounter{Context: c, dir: dir, driver: blktap.System(), name: args[0], lazy: c.Bool("lazy"), patience: endTimeout}
 	record, err := u.find()
 	if err != nil {
 		return err
@@ -64,6 +65,7 @@ func unmount(c *cli.Context) error {
 type unmounter struct {
 	*cli.Context
 	dir      *registry.Dir
+	driver   blktap.Driver
 	name     string
 	lazy     bool
 	patience time.Duration // with a server that doesn't listen
@@ -81,7 +83,7 @@ func (u unmounter) find() (registry.Record, error) {
 	case err != nil:
 		return registry.Record{}, err
 	}
-	return registry.Record{}, u.unknown()
+	return u.unknown()
 }
 
 func places(records []registry.Record) []string {
@@ -100,11 +102,13 @@ func place(e registry.Entry) string {
 	return e.Disk
 }
 
-// unknown says why there is no such mount.
-func (u unmounter) unknown() error {
+// unknown says why there is no such mount, unless it is one whose server died
+// before it was entered.
+func (u unmounter) unknown() (registry.Record, error) {
+	none := registry.Record{}
 	point, err := filepath.Abs(u.name)
 	if err != nil {
-		return err
+		return none, err
 	}
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(point)); err == nil {
 		point = filepath.Join(dir, filepath.Base(point))
@@ -112,14 +116,36 @@ func (u unmounter) unknown() error {
 	mount, mounted, err := mountinfo.At(point)
 	switch {
 	case err != nil:
-		return err
+		return none, err
+	case mounted && mount.Type == fuseType && disconnected(point):
+		return registry.Record{Entry: registry.Entry{Mountpoint: point, MadeMountpoint: true}}, nil
 	case mounted && mount.Type == fuseType:
-		return fmt.Errorf("%s: a disk of vhdmount (%s), but not among your mounts (%s): take it away with umount or fusermount3 -u",
+		return none, fmt.Errorf("%s: a disk of vhdmount (%s), but not among your mounts (%s): take it away with umount or fusermount3 -u",
 			u.name, mount.Source, u.dir.Path())
 	case mounted:
-		return fmt.Errorf("%s: mounted, but not by vhdmount: it is %s (%s)", u.name, mount.Source, mount.Type)
+		return none, fmt.Errorf("%s: mounted, but not by vhdmount: it is %s (%s)", u.name, mount.Source, mount.Type)
 	}
-	return fmt.Errorf("%s: not mounted; vhdmount list shows what is", u.name)
+	return none, fmt.Errorf("%s: not mounted; vhdmount list shows what is", u.name)
+}
+
+// answerTimeout is how long a mount that nobody knows may take to say whether
+// its server lives.
+const answerTimeout = 2 * time.Second
+
+// disconnected tells whether the server of the mount at point is dead. One that
+// only doesn't answer isn't.
+func disconnected(point string) bool {
+	answer := make(chan error, 1)
+	go func() { // ends with the answer or the process
+		var st unix.Statfs_t
+		answer <- unix.Statfs(point, &st)
+	}()
+	select {
+	case err := <-answer:
+		return errors.Is(err, unix.ENOTCONN)
+	case <-time.After(answerTimeout):
+		return false
+	}
 }
 
 // ask has the mount's server take the disk away, and waits for its end.
@@ -132,7 +158,7 @@ func (u unmounter) ask(record registry.Record) error {
 	response, err := control.Call(u.Context.Context, u.dir.Socket(record.Name), control.Request{Op: control.Unmount, Lazy: u.lazy})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return u.awaitEnd(record.Entry, watch)
+		return u.awaitEnd(record, watch)
 	case err != nil:
 		return fmt.Errorf("%s: %w%s", u.name, err, seeLog(record.Entry))
 	case response.Busy:
@@ -157,13 +183,23 @@ func (u unmounter) ask(record registry.Record) error {
 }
 
 // awaitEnd waits for a server that doesn't listen: it is ending, as a rule. One
-// whose socket somebody removed isn't.
-func (u unmounter) awaitEnd(e registry.Entry, watch *registry.Watch) error {
+// whose socket somebody removed isn't, and one that died can't. The first has
+// taken its entry away when its lock is free; a dead one has left it.
+func (u unmounter) awaitEnd(record registry.Record, watch *registry.Watch) error {
 	ctx, cancel := context.WithTimeout(u.Context.Context, u.patience)
 	defer cancel()
 	err := watch.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s: its server doesn't listen: `kill %d` ends it in order", u.name, e.PID)
+		return fmt.Errorf("%s: its server doesn't listen: `kill %d` ends it in order", u.name, record.Entry.PID)
+	}
+	if err != nil {
+		return err
+	}
+	records, err := u.dir.Records()
+	for _, r := range records {
+		if r.Name == record.Name && !r.Alive {
+			return u.clear(r)
+		}
 	}
 	return err
 }
@@ -195,7 +231,11 @@ func seeLog(e registry.Entry) string {
 
 // clear takes away what a dead server left.
 func (u unmounter) clear(record registry.Record) error {
-	if err := u.unmountStale(u.Context.Context, record.Entry); err != nil {
+	err := u.unmountStale(u.Context.Context, record.Entry)
+	if err == nil {
+		err = u.freeStale(record.Entry)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: its server died: %w", u.name, err)
 	}
 	if err := u.dir.Clear(record.Name); err != nil {
@@ -208,6 +248,40 @@ func (u unmounter) clear(record registry.Record) error {
 	}
 	warn(u.App.ErrWriter, "%s: its server had died, and what it had not flushed is lost%s", u.name, seeLog(record.Entry))
 	return nil
+}
+
+// freeStale frees the minor of a block device whose server died. One that was
+// freed meanwhile, with the module or without it, is no error; one that another
+// process serves by now is not ours to free.
+func (u unmounter) freeStale(e registry.Entry) error {
+	if e.Minor == nil {
+		return nil
+	}
+	tap, err := u.driver.Find(*e.Minor)
+	if err == nil {
+		err = u.unserved(tap)
+	}
+	if err == nil {
+		err = u.driver.Free(tap)
+	}
+	switch {
+	case errors.Is(err, blktap.ErrNoModule), errors.Is(err, blktap.ErrMinorInUse):
+		return nil
+	case errors.Is(err, blktap.ErrNoMinor):
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%s: %w: %s", e.Disk, frontend.ErrBusy, strings.Join(u.driver.Holders(tap), ", "))
+	}
+	return err
+}
+
+// unserved tells by an error whether some process serves a minor.
+func (u unmounter) unserved(tap blktap.Tap) error {
+	served, err := u.driver.Served(tap)
+	if err == nil && served {
+		err = blktap.ErrMinorInUse
+	}
+	return err
 }
 
 // unmountStale unmounts a FUSE mount without its server, if it is still in the

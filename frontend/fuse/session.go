@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,8 @@ type session struct {
 	// patience is for how long a Detach that has unmounted waits for the end
 	// of serving.
 	patience time.Duration
+
+	delegate atomic.Pointer[Unmounter] // set by Delegate
 }
 
 // hiddenPatience is ample for the kernel to end what nobody uses any more.
@@ -155,7 +158,7 @@ func (s *session) awaitEnd(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-patience.C:
-		return fmt.Errorf("%s: %w: %w, but %s", s.mount.point, frontend.ErrBusy, frontend.ErrHidden, usesOutOfSight(s.mount))
+		return fmt.Errorf("%s: %w: %w, but %s", s.mount.point, frontend.ErrBusy, frontend.ErrHidden, s.unmounter().Uses(ctx))
 	}
 }
 
@@ -197,16 +200,7 @@ func (s *session) ended() bool {
 // unmount takes this session's mount away, and nothing that is mounted over
 // it. It is fine if somebody else was first.
 func (s *session) unmount(ctx context.Context, lazy bool) error {
-	e, ok, err := mountAt(s.mount.point)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return nil
-	case e.id != s.mount.id:
-		return fmt.Errorf("%s: %w: %s (%s) is mounted over it", e.point, frontend.ErrBusy, e.source, e.fsType)
-	}
-	return unmount(ctx, e, lazy)
+	return s.unmounter().Unmount(ctx, lazy)
 }
 
 // abandon takes a session away that its caller never got.

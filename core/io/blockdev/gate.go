@@ -14,6 +14,8 @@ var (
 	ErrPaused = errors.New("device is paused")
 	// ErrNotPaused is a Resume of one that isn't.
 	ErrNotPaused = errors.New("device is not paused")
+	// ErrSizeChanged is a Resume with a device of another size.
+	ErrSizeChanged = errors.New("a disk in use can't change its size")
 )
 
 const (
@@ -129,7 +131,7 @@ func (g *Gate) Resume(dev Device) error {
 		return ErrNotPaused
 	case dev == nil:
 	case dev.Size() != g.size:
-		return fmt.Errorf("the disk would change from %d to %d bytes while it is in use", g.size, dev.Size())
+		return fmt.Errorf("%w from %d to %d bytes", ErrSizeChanged, g.size, dev.Size())
 	default:
 		g.dev = dev
 	}

@@ -133,7 +133,7 @@ func TestResumeGoesOnWithAnotherDevice(t *testing.T) {
 	write(t, other, 0, 4096)
 	g := blockdev.NewGate(first)
 	noError(t, g.Pause(t.Context()))
-	if err := g.Resume(blockdev.NewMemory(8192)); err == nil || !strings.Contains(err.Error(), "from 4096 to 8192 bytes") {
+	if err := g.Resume(blockdev.NewMemory(8192)); !errors.Is(err, blockdev.ErrSizeChanged) || !strings.Contains(err.Error(), "from 4096 to 8192 bytes") {
 		t.Errorf("another size: %v", err)
 	}
 	if !g.Paused() {

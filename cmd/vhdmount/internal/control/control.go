@@ -24,6 +24,13 @@ const (
 	Status Op = "status"
 	// Flush brings everything acknowledged so far to stable storage.
 	Flush Op = "flush"
+	// Pause holds the disk's requests back and closes the image and its
+	// parents, so that others may work on them. The disk goes on with the
+	// Unpause that comes by the same connection, and as it was when that
+	// connection ends without one: see Conversation.
+	Pause Op = "pause"
+	// Unpause opens the chain of Request.Image, and lets the requests go on.
+	Unpause Op = "unpause"
 )
 
 // State is how a mount is.
@@ -34,6 +41,9 @@ const (
 	Running State = "running"
 	// ReadOnlyAfterError shows it, but a failed flush made it read-only.
 	ReadOnlyAfterError State = "read-only after an error"
+	// Paused holds requests back: while a snapshot is made, or because the
+	// image could not be opened again.
+	Paused State = "paused"
 	// Closing has hidden the disk and waits for its last user to close it.
 	Closing State = "closing"
 )
@@ -42,6 +52,17 @@ const (
 type Request struct {
 	Op   Op   `json:"op"`
 	Lazy bool `json:"lazy,omitempty"` // Unmount: hide the disk at once, although it is in use
+	// Image is what Unpause opens, an absolute path; empty: what was open.
+	Image string `json:"-"`
+	// Files are open files that come with Unpause: those of the chain, for a
+	// server that may open none. Who gets the request closes them.
+	Files []*os.File `json:"-"`
+}
+
+// wireRequest is a request as a line has it: a path need not be UTF-8.
+type wireRequest struct {
+	Request
+	Image []byte `json:"image,omitempty"`
 }
 
 // Response is the line that answers.
@@ -60,8 +81,17 @@ var (
 	ErrNoAnswer = errors.New("control socket: the server ended without an answer")
 )
 
-// maxLine bounds a request or response, in bytes.
-const maxLine = 64 << 10
+const (
+	// maxLine bounds a request or response, in bytes.
+	maxLine = 64 << 10
+	// maxConversation bounds what a server says in one conversation, in bytes.
+	maxConversation = 16 * maxLine
+	// maxFiles bounds the files that come with a request: a chain of 256 parents
+	// and its image, and some more.
+	maxFiles = 300
+	// maxRights is how many files go with one message (SCM_MAX_FD is 253).
+	maxRights = 200
+)
 
 // maxSocketPath is the longest path that fits a sockaddr_un, in bytes.
 const maxSocketPath = 107

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,7 +49,7 @@ func TestTheHandlerSeesTheRequestAndTheClientItsResponse(t *testing.T) {
 	if err != nil || got != want {
 		t.Fatalf("response %+v, %v; want %+v", got, err, want)
 	}
-	if seen != (Request{Op: Unmount, Lazy: true}) {
+	if !reflect.DeepEqual(seen, Request{Op: Unmount, Lazy: true}) {
 		t.Errorf("request %+v", seen)
 	}
 }
@@ -86,17 +87,17 @@ func TestAnAnswerIsHeardThatCameBeforeTheQuestion(t *testing.T) {
 	l, err := net.Listen("unix", path)
 	check(t, err)
 	defer l.Close()
-	conn, err := net.Dial("unix", path)
+	conn, err := Dial(t.Context(), path)
 	check(t, err)
 	defer conn.Close()
 	server, err := l.Accept()
 	check(t, err)
 	_, err = server.Write([]byte("refused\n"))
 	check(t, errors.Join(err, server.Close()))
-	if answer, err := exchange(conn, []byte("question\n")); err != nil || string(answer) != "refused\n" {
+	if answer, err := conn.exchange([]byte("question\n"), nil); err != nil || string(answer) != "refused\n" {
 		t.Errorf("got %q, %v", answer, err)
 	}
-	if answer, err := exchange(conn, []byte("another\n")); err == nil || errors.Is(err, io.EOF) {
+	if answer, err := conn.exchange([]byte("another\n"), nil); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("without an answer: %q, %v; want why it could not be sent", answer, err)
 	}
 }

@@ -1,12 +1,10 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -18,6 +16,9 @@ import (
 // requestTimeout is how long a client may take to send its line, and to read
 // the response once it is there.
 const requestTimeout = 5 * time.Second
+
+// retryInterval is how often a disk that was left paused tries to go on.
+const retryInterval = 5 * time.Second
 
 // Handler answers a request. Several may run at once. Its context ends when
 // the server closes.
@@ -91,41 +92,82 @@ func (s *Server) accept() {
 	}
 }
 
-// serve answers one request. A peer that can't be answered is gone, so that
-// errors have nobody to go to.
+// serve answers one request, and those that follow a Pause. A peer that can't
+// be answered is gone, so that errors have nobody to go to.
 func (s *Server) serve(conn *net.UnixConn) {
 	defer conn.Close()
+	in := &lines{conn: conn}
+	defer in.closeFiles()
 	conn.SetReadDeadline(time.Now().Add(requestTimeout))
-	response := s.answer(conn)
+	request, response := s.first(conn, in)
+	send(conn, response)
+	if request.Op == Pause && response.State == Paused && response.Error == "" {
+		s.untilUnpaused(conn, in)
+	}
+}
+
+// send writes a response.
+func send(conn *net.UnixConn, response Response) error {
 	line, err := json.Marshal(response)
 	if err != nil {
-		return
+		return err
 	}
 	conn.SetWriteDeadline(time.Now().Add(requestTimeout))
-	conn.Write(append(line, '\n'))
+	_, err = conn.Write(append(line, '\n'))
+	return err
 }
 
-func (s *Server) answer(conn *net.UnixConn) Response {
-	uid, err := peer(conn)
+// first answers the first request of a connection, if the peer may ask.
+func (s *Server) first(conn *net.UnixConn, in *lines) (Request, Response) {
+	uid, err := PeerUID(conn)
 	if err != nil {
-		return Response{Error: err.Error()}
+		return Request{}, Response{Error: err.Error()}
 	}
 	if !s.allowed(uid) {
-		return Response{Error: ErrForbidden.Error()}
+		return Request{}, Response{Error: ErrForbidden.Error()}
 	}
-	line, err := bufio.NewReader(io.LimitReader(conn, maxLine)).ReadBytes('\n')
+	request, err := in.request()
 	if err != nil {
-		return Response{Error: "control socket: no request: " + err.Error()}
+		return Request{}, Response{Error: err.Error()}
 	}
-	var request Request
-	if err := json.Unmarshal(line, &request); err != nil {
-		return Response{Error: "control socket: bad request: " + err.Error()}
-	}
-	return s.handler(s.ctx, request)
+	return request, s.handler(s.ctx, request)
 }
 
-// peer is the user at the other end, as the kernel knew it at connect.
-func peer(conn *net.UnixConn) (uint32, error) {
+// untilUnpaused answers the requests of a connection whose Pause was done,
+// until an Unpause was. Where the peer goes away before, the disk goes on as it
+// was, as soon as that can be.
+func (s *Server) untilUnpaused(conn *net.UnixConn, in *lines) {
+	conn.SetReadDeadline(time.Time{})
+	stop := context.AfterFunc(s.ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		request, err := in.request()
+		if err != nil || request.Op != Unpause {
+			break
+		}
+		response := s.handler(s.ctx, request)
+		in.closeFiles()
+		if send(conn, response) == nil && response.State != Paused {
+			return
+		}
+	}
+	s.goOn()
+}
+
+// goOn unpauses a disk whose pauser has gone, as soon as that can be.
+func (s *Server) goOn() {
+	for s.handler(s.ctx, Request{Op: Unpause}).State == Paused {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(retryInterval):
+		}
+	}
+}
+
+// PeerUID is the user at the other end of a connection, as the kernel knew it
+// at connect.
+func PeerUID(conn *net.UnixConn) (uint32, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -37,7 +37,7 @@ const readyFD = "3"
 
 // message is what a child says, once.
 type message struct {
-	Ready string `json:"ready,omitempty"`
+	Ready []byte `json:"ready,omitempty"` // bytes: a path need not be UTF-8
 	Error string `json:"error,omitempty"`
 	Code  int    `json:"code,omitempty"`
 }
@@ -82,7 +82,7 @@ func Start(ctx context.Context, args []string) (string, error) {
 	case err == nil && m.Error == "" && ctx.Err() != nil: // too late to be told
 		return "", errors.Join(ctx.Err(), cmd.Wait())
 	case err == nil && m.Error == "":
-		return m.Ready, cmd.Process.Release()
+		return string(m.Ready), cmd.Process.Release()
 	case err == nil:
 		err = &FailedError{Code: m.Code, Message: m.Error}
 		cmd.Wait() // the message has said it
@@ -148,7 +148,7 @@ func (r *Readiness) Ready(text string, log *os.File) error {
 	if err := unix.Dup3(int(log.Fd()), int(os.Stderr.Fd()), 0); err != nil {
 		return fmt.Errorf("background: standard error: %w", err)
 	}
-	return r.say(message{Ready: text})
+	return r.say(message{Ready: []byte(text)})
 }
 
 // Fail says why the server does not start, in one line, and the exit code

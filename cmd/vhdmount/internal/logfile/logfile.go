@@ -3,6 +3,7 @@
 package logfile
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -21,14 +22,16 @@ type File struct {
 	size int64 // bytes
 }
 
-// Create makes or continues the log at path, which keeps at most limit bytes.
+// Create makes or continues the log at path, which keeps at most limit bytes. It
+// is locked (flock) while it is open, by which others see that somebody writes.
 func Create(path string, limit int64) (*File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
-	info, err := f.Stat()
-	if err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	info, statErr := f.Stat()
+	if err = errors.Join(err, statErr); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("log: %w", err)
 	}

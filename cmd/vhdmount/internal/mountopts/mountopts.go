@@ -67,6 +67,29 @@ func Parse(lists ...string) (Options, error) {
 	return o, nil
 }
 
+// FilesOnly is the first word given that is about files and who may see them,
+// and so means nothing to a disk that is shown as a block device; empty if there
+// is none.
+func (o *Options) FilesOnly() string {
+	for _, w := range []struct {
+		given bool
+		word  string
+	}{
+		{o.AllowOther, "allow_other"},
+		{o.AllowRoot, "allow_root"},
+		{o.DefaultPermissions, "default_permissions"},
+		{o.UID != nil, "uid"},
+		{o.GID != nil, "gid"},
+		{o.Umask != nil, "umask"},
+		{o.FSName != "", "fsname"},
+	} {
+		if w.given {
+			return w.word
+		}
+	}
+	return ""
+}
+
 func (o *Options) set(word string) error {
 	name, value, hasValue := strings.Cut(word, "=")
 	apply, isSetting := settings[name]

@@ -72,3 +72,24 @@ func TestParseRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestFilesOnlyNamesWhatABlockDeviceHasNot(t *testing.T) {
+	for list, want := range map[string]string{
+		"ro,rw,noatime,defaults": "",
+		"ro,allow_other":         "allow_other",
+		"allow_root":             "allow_root",
+		"default_permissions":    "default_permissions",
+		"uid=0":                  "uid",
+		"gid=0":                  "gid",
+		"umask=0":                "umask",
+		"fsname=x":               "fsname",
+	} {
+		o, err := Parse(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.FilesOnly(); got != want {
+			t.Errorf("%s: %q, want %q", list, got, want)
+		}
+	}
+}

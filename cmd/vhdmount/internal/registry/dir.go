@@ -5,7 +5,8 @@
 //
 //	NAME.json   the entry; locked for as long as its server lives
 //	NAME.sock   the server's control socket (package control)
-//	NAME.log    what the server logged in the background
+//	NAME.log    what the server logged in the background; that of one which
+//	            failed or died stays, as long as it is among the newest few
 //	mnt/DIR     a mount point that vhdmount made itself
 //
 // The lock, not the pid in the entry, tells whether the server lives: a pid
@@ -18,8 +19,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,7 +71,53 @@ func Open(path string) (*Dir, error) {
 	if err := verify(abs); err != nil {
 		return nil, fmt.Errorf("runtime directory %s: %w", abs, err)
 	}
-	return &Dir{path: abs}, nil
+	d := &Dir{path: abs}
+	return d, d.pruneLogs()
+}
+
+// maxDeadLogs is how many logs are kept of servers that failed or died.
+const maxDeadLogs = 16
+
+// pruneLogs removes the oldest logs that nobody holds open beyond maxDeadLogs:
+// the directory is memory.
+func (d *Dir) pruneLogs() error {
+	names, err := filepath.Glob(filepath.Join(escape(d.path), "[^.]*.log"))
+	if err != nil {
+		return err
+	}
+	type log struct {
+		path    string
+		changed time.Time
+	}
+	var dead []log
+	for _, path := range names {
+		if info, err := os.Lstat(path); err == nil {
+			dead = append(dead, log{path, info.ModTime()})
+		}
+	}
+	slices.SortFunc(dead, func(a, b log) int { return b.changed.Compare(a.changed) })
+	for _, l := range dead[min(len(dead), maxDeadLogs):] {
+		if err := removeUnheld(l.path); err != nil {
+			return fmt.Errorf("runtime directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeUnheld removes a log unless a server has it locked.
+func removeUnheld(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil // gone, or none of ours
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // verify refuses a directory that was prepared by somebody else: /tmp is open

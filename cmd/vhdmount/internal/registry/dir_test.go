@@ -2,11 +2,15 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func environment(pairs ...string) func(string) string {
@@ -167,5 +171,31 @@ func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestLogsOfTheDeadAreKeptWithinBounds(t *testing.T) {
+	d := open(t)
+	begin := time.Now().Add(-time.Hour)
+	log := func(name string, age int) {
+		t.Helper()
+		check(t, os.WriteFile(d.Log(name), []byte("x"), 0o600))
+		at := begin.Add(time.Duration(age) * time.Minute)
+		check(t, os.Chtimes(d.Log(name), at, at))
+	}
+	for i := range maxDeadLogs + 3 {
+		log(fmt.Sprintf("dead-%02d", i), i)
+	}
+	log("alive", -1) // the oldest
+	held, err := os.Open(d.Log("alive"))
+	check(t, err)
+	defer held.Close()
+	check(t, unix.Flock(int(held.Fd()), unix.LOCK_SH))
+	_, err = Open(d.Path())
+	check(t, err)
+	left, err := filepath.Glob(filepath.Join(escape(d.Path()), "*.log"))
+	check(t, err)
+	if len(left) != maxDeadLogs+1 || filepath.Base(left[0]) != "alive.log" || filepath.Base(left[1]) != "dead-03.log" {
+		t.Errorf("left: %v", left)
 	}
 }

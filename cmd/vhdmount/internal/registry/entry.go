@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ type Entry struct {
 	Mountpoint     string    `json:"mountpoint,omitempty"`
 	MadeMountpoint bool      `json:"made_mountpoint,omitempty"` // by Dir.MakeMountpoint
 	Frontend       string    `json:"frontend"`
+	Minor          *int      `json:"minor,omitempty"` // of a block device of blktap
 	PID            int       `json:"pid"`
 	Since          time.Time `json:"since"`
 	ReadOnly       bool      `json:"read_only"`
@@ -46,7 +48,7 @@ type Record struct {
 type Holding struct {
 	dir  *Dir
 	name string
-	file *os.File // open for the lock alone
+	file *os.File // the entry, locked
 }
 
 // NewName is a name for a mount of image that no other mount has.
@@ -79,18 +81,15 @@ func label(image string) string {
 // Remove or the end of the process. Nobody sees the entry before it is whole
 // and locked.
 func (d *Dir) Add(name string, e Entry) (*Holding, error) {
-	b, err := json.MarshalIndent(e, "", "\t")
-	if err != nil {
-		return nil, err
-	}
 	temporary := filepath.Join(d.path, "."+name+".tmp")
 	f, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	h := &Holding{dir: d, name: name, file: f}
 	if err == nil {
-		_, err = f.Write(append(b, '\n'))
+		err = h.write(e)
 	}
 	if err == nil {
 		err = os.Rename(temporary, d.entry(name))
@@ -98,7 +97,34 @@ func (d *Dir) Add(name string, e Entry) (*Holding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", errors.Join(err, os.Remove(temporary), f.Close()))
 	}
-	return &Holding{dir: d, name: name, file: f}, nil
+	return h, nil
+}
+
+// Update changes what the entry says. It opens and renames nothing, for a
+// server that may not; a reader that meets it half way tries again.
+func (h *Holding) Update(e Entry) error {
+	if err := h.write(e); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	return nil
+}
+
+// write puts an entry in place of what the file has. It has its space first, so
+// that a full file system leaves the old entry as it was.
+func (h *Holding) write(e Entry) error {
+	b, err := json.MarshalIndent(newRecordFile(e), "", "\t")
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	err = unix.Fallocate(int(h.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(b)))
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	if _, err := h.file.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return h.file.Truncate(int64(len(b)))
 }
 
 // Remove takes the entry and the socket away and gives the lock back, in this
@@ -148,13 +174,27 @@ func (d *Dir) read(name string) (Record, error) {
 	}
 	defer f.Close()
 	r := Record{Name: name}
-	if err := json.NewDecoder(f).Decode(&r.Entry); err != nil {
+	if r.Entry, err = decode(f); err != nil {
 		return Record{}, fmt.Errorf("registry: %s: %w", d.entry(name), err)
 	}
 	if r.Alive, err = locked(f); err != nil {
 		return Record{}, fmt.Errorf("registry: %s: %w", d.entry(name), err)
 	}
 	return r, nil
+}
+
+// decodings is how often an entry is read that makes no sense: an Update may
+// have been half way, which takes no time.
+const decodings = 5
+
+func decode(f *os.File) (e Entry, err error) {
+	for range decodings {
+		var r recordFile
+		if err = json.NewDecoder(io.NewSectionReader(f, 0, 1<<20)).Decode(&r); err == nil {
+			return r.entry(), nil
+		}
+	}
+	return Entry{}, err
 }
 
 // locked tells whether a server holds f. It asks for a shared lock, so that

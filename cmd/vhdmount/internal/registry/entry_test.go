@@ -252,3 +252,44 @@ func TestNamesOfOneImageDiffer(t *testing.T) {
 		t.Errorf("%d bytes: %s", len(long), long)
 	}
 }
+
+func TestAnUpdatedEntryStaysLockedAndWatched(t *testing.T) {
+	d := open(t)
+	name := NewName("a.vhd")
+	h, err := d.Add(name, Entry{Image: "/a.vhd"})
+	check(t, err)
+	watch, err := d.Watch(name)
+	check(t, err)
+	defer watch.Close()
+	check(t, h.Update(Entry{Image: "/b.vhd"}))
+	records, err := d.Records()
+	if err != nil || len(records) != 1 || records[0].Entry.Image != "/b.vhd" || !records[0].Alive {
+		t.Errorf("records %+v, %v", records, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*pollInterval)
+	defer cancel()
+	if err := watch.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a watch from before the update ended: %v", err)
+	}
+	check(t, h.Remove())
+	check(t, watch.Wait(t.Context()))
+	if records, err := d.Records(); err != nil || len(records) != 0 {
+		t.Errorf("records %+v, %v", records, err)
+	}
+}
+
+func TestPathsNeedNotBeUTF8(t *testing.T) {
+	d := open(t)
+	want := Entry{Image: "/a\xff.vhd", Disk: "/m\xfe/disk.raw", Mountpoint: "/m\xfe", Log: "/plain.log"}
+	h, err := d.Add("odd", want)
+	check(t, err)
+	defer h.Remove()
+	records, err := d.Records()
+	check(t, err)
+	if got := records[0].Entry; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if found := Find(records, "/m\xfe"); len(found) != 1 {
+		t.Error("not found by its mount point")
+	}
+}

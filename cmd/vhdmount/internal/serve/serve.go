@@ -18,15 +18,26 @@ import (
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
+// patience is how often a disk that a signal may not hide is looked at.
+const patience = time.Second
+
 // lazyGrace is how long a lazy unmount's answer waits for a disk that nobody
 // has open, so that it can say that the image is closed.
 const lazyGrace = 250 * time.Millisecond
 
-// Image is what is shown, as far as its end is concerned.
+// Image is what is shown, as far as its pauses and its end are concerned.
 type Image interface {
 	Flush() error
 	Err() error // why it turned read-only; nil if it didn't
 	Close() error
+
+	// Pause holds requests back and closes the image's chain; Unpause opens
+	// that of the image at path, the same one if that is empty, with files in
+	// place of names where they are given.
+	Pause(ctx context.Context) error
+	Unpause(ctx context.Context, path string, files []*os.File) error
+	Paused() bool
+	Trouble() error // why it is paused although it was to go on; nil if it isn't
 }
 
 // Server watches over one disk. Make it with New, run it with Run; Handle is
@@ -36,6 +47,7 @@ type Server struct {
 	image   Image
 	stop    func() error
 	log     *slog.Logger
+	stays   bool // set by NeverHide, before Run
 
 	hidden atomic.Bool   // taken out of sight, and perhaps still open
 	done   chan struct{} // closed when the image is; result is set before
@@ -48,13 +60,18 @@ func New(session frontend.Session, image Image, stop func() error, log *slog.Log
 	return &Server{session: session, image: image, stop: stop, log: log, done: make(chan struct{})}
 }
 
+// NeverHide has a signal leave a disk that is in use as it is, and take it away
+// when its last user has closed it: the guest of a block device would hang for
+// ever. Call it before Run.
+func (s *Server) NeverHide() { s.stays = true }
+
 // Run returns when the disk is no longer shown and the image closed, with all
 // that went wrong on the way.
 //
 // The first of signals takes the disk away; one that is in use is flushed and
 // hidden, and goes when its last user has closed it. A further signal gives up
 // waiting for that, but not before everything is on stable storage that can
-// still get there.
+// still get there. After NeverHide neither is so.
 func (s *Server) Run(signals <-chan os.Signal) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.session.Wait() }() // ends with the session or the process
@@ -72,6 +89,14 @@ func (s *Server) Run(signals <-chan os.Signal) error {
 			settle()
 			return s.finish(err)
 		case sig := <-signals:
+			if s.stays {
+				s.log.Info("asked to end", "signal", sig.String())
+				if !signalled {
+					terminating.Go(func() { s.outwait(ctx) })
+				}
+				signalled = true
+				continue
+			}
 			if signalled && len(ended) == 0 {
 				settle()
 				if s.unsaved(sig) {
@@ -109,6 +134,27 @@ func (s *Server) terminate(ctx context.Context, sig os.Signal) {
 		return
 	}
 	s.log.Info("hidden; the image is closed when its last user has closed the disk")
+}
+
+// outwait takes the disk away as soon as nobody has it open, until ctx ends. A
+// disk that can't be flushed it tries again too: somebody may make room.
+func (s *Server) outwait(ctx context.Context) {
+	said := ""
+	for {
+		err := s.detach(ctx)
+		if err == nil || s.hidden.Load() || ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != said {
+			s.log.Warn("not ended: the disk is served on until it can be taken away", "error", err)
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(patience):
+		}
+	}
 }
 
 // detach takes the disk away, and notes that it is out of sight: flushed or,
@@ -194,6 +240,10 @@ func (s *Server) Handle(ctx context.Context, request control.Request) control.Re
 		return failure(s.image.Flush())
 	case control.Unmount:
 		return s.unmount(ctx, request.Lazy)
+	case control.Pause:
+		return s.pause(ctx)
+	case control.Unpause:
+		return s.unpause(ctx, request)
 	}
 	return control.Response{Error: fmt.Sprintf("unknown request %q", request.Op)}
 }
@@ -204,8 +254,41 @@ func (s *Server) status() control.Response {
 		return control.Response{State: control.Closing}
 	case err != nil:
 		return control.Response{State: control.ReadOnlyAfterError, Error: err.Error()}
+	case s.image.Paused():
+		r := failure(s.image.Trouble())
+		r.State = control.Paused
+		return r
 	}
 	return control.Response{State: control.Running}
+}
+
+// pause answers when the image is flushed and its chain closed.
+func (s *Server) pause(ctx context.Context) control.Response {
+	err := s.image.Pause(ctx)
+	if err == nil {
+		s.log.Info("paused")
+	}
+	r := failure(err)
+	if s.image.Paused() {
+		r.State = control.Paused
+	}
+	return r
+}
+
+// unpause answers when the disk goes on, or why it doesn't.
+func (s *Server) unpause(ctx context.Context, request control.Request) control.Response {
+	err := s.image.Unpause(ctx, request.Image, request.Files)
+	if err != nil {
+		s.log.Error("can't go on", "image", request.Image, "error", err)
+	} else {
+		s.log.Info("goes on", "image", request.Image)
+	}
+	r := failure(err)
+	r.State = control.Running
+	if s.image.Paused() {
+		r.State = control.Paused
+	}
+	return r
 }
 
 func (s *Server) unmount(ctx context.Context, lazy bool) control.Response {

@@ -30,6 +30,9 @@ type world struct {
 	closeErr  error
 	stopErr   error
 	deadErr   error // the image's Err
+	pauseErr  error
+	paused    bool
+	trouble   error // what Unpause meets
 	away      bool  // somebody else took it out of sight
 	elsewhere bool  // another mount namespace has it mounted
 	left      chan struct{}
@@ -97,6 +100,21 @@ func (w *world) Flush() error { w.note("flush"); return w.flushErr }
 func (w *world) Err() error   { return w.deadErr }
 func (w *world) Close() error { w.note("close"); return w.closeErr }
 func (w *world) stop() error  { w.note("stop"); return w.stopErr }
+
+func (w *world) Pause(context.Context) error {
+	w.note("pause")
+	w.paused = w.pauseErr == nil
+	return w.pauseErr
+}
+
+func (w *world) Unpause(_ context.Context, path string, _ []*os.File) error {
+	w.note("unpause " + path)
+	w.paused = w.trouble != nil
+	return w.trouble
+}
+
+func (w *world) Paused() bool   { return w.paused }
+func (w *world) Trouble() error { return w.trouble }
 
 func (w *world) story() string {
 	w.mu.Lock()
@@ -495,4 +513,84 @@ func TestDistinctKeepsTheOrder(t *testing.T) {
 	if distinct(nil) != nil {
 		t.Error("an error of nothing")
 	}
+}
+
+// TestASignalLeavesABlockDeviceInUseAlone: it is neither hidden nor given up,
+// however many signals come, and goes when it is closed.
+func TestASignalLeavesABlockDeviceInUseAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.busy = true
+		var log bytes.Buffer
+		s := New(w, w, w.stop, slog.New(slog.NewTextHandler(&log, nil)))
+		s.NeverHide()
+		signals, result := make(chan os.Signal, 4), make(chan error, 1)
+		go func() { result <- s.Run(signals) }()
+		for range 3 {
+			signals <- unix.SIGTERM
+			synctest.Wait()
+		}
+		if len(result) > 0 || !slices.Equal(w.detaches(), []string{"detach busy"}) {
+			t.Fatalf("what happened: %s", w.story())
+		}
+		if n := strings.Count(log.String(), "not ended"); n != 1 || !strings.Contains(log.String(), frontend.ErrBusy.Error()) {
+			t.Errorf("said %d times why: %s", n, log.String())
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Running {
+			t.Errorf("status %+v", r)
+		}
+		w.mu.Lock()
+		w.busy = false
+		w.mu.Unlock()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		if story := w.story(); strings.Contains(story, "lazy") || !strings.HasSuffix(story, "stop, close") {
+			t.Errorf("what happened: %s", story)
+		}
+	})
+}
+
+// detaches are the entries of the diary that are about taking the disk away.
+func (w *world) detaches() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, what := range w.diary {
+		if strings.Contains(what, "detach") || strings.Contains(what, "hide") {
+			out = append(out, what)
+		}
+	}
+	return out
+}
+
+func TestAPausedDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s, _, result := w.run()
+		if r := s.request(t, control.Pause, false); r.State != control.Paused || r.Error != "" {
+			t.Errorf("pause: %+v", r)
+		}
+		if r := s.request(t, control.Status, false); r.State != control.Paused {
+			t.Errorf("status: %+v", r)
+		}
+		w.trouble = errors.New("b.vhd is gone")
+		for _, op := range []control.Op{control.Unpause, control.Status} {
+			if r := s.request(t, op, false); r.State != control.Paused || r.Error != "b.vhd is gone" {
+				t.Errorf("%s: %+v", op, r)
+			}
+		}
+		w.trouble = nil
+		r := s.Handle(t.Context(), control.Request{Op: control.Unpause, Image: "/b.vhd"})
+		if r.State != control.Running || r.Error != "" {
+			t.Errorf("unpause: %+v", r)
+		}
+		w.want(t, "pause, unpause , unpause /b.vhd")
+		w.pauseErr = errors.New("can't flush")
+		if r := s.request(t, control.Pause, false); r.State == control.Paused || r.Error != "can't flush" {
+			t.Errorf("pause that failed: %+v", r)
+		}
+		w.end(nil)
+		<-result
+	})
 }

@@ -1,0 +1,326 @@
+// Package livedisk is an image that is open while others use its disk: behind
+// a gate, with its background write-back. It can be paused, which closes the
+// chain, and opened afresh under the same name or another, as a live snapshot
+// does. It knows no frontend and no client.
+package livedisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/rawfile"
+	"github.com/vhdmount/vhdmount/core/io/storage"
+	"github.com/vhdmount/vhdmount/core/vhd"
+)
+
+// Options say what is opened, and how.
+type Options struct {
+	Path string
+	// Raw is an image without a format: of VHD, FS and ReadOnly count.
+	Raw bool
+	// VHD is how the chain is opened. Its Parent counts for Path alone, not
+	// for another image that Unpause opens.
+	VHD vhd.Options
+	// WritebackInterval is how old uncommitted metadata may grow. 0: until the
+	// next flush.
+	WritebackInterval time.Duration
+}
+
+// Disk is an image in use. Its methods are safe for concurrent use; close it
+// with Close.
+type Disk struct {
+	options Options
+	gate    *blockdev.Gate
+
+	// turn lets one Pause, Unpause or Close run at a time. It is held across
+	// I/O and taken before mu.
+	turn sync.Mutex
+
+	// mu guards the fields below. It is a leaf.
+	mu      sync.Mutex
+	path    string
+	chain   *chain // nil while paused and after Close
+	closed  bool
+	trouble error // what Trouble says; nil while chain isn't
+	lost    error // the first failure of a write-back that has ended
+}
+
+// device is a disk that may turn read-only, and then tells why.
+type device interface {
+	blockdev.Device
+	Err() error
+}
+
+// chain is what is open behind the gate.
+type chain struct {
+	device    device
+	image     *vhd.Image       // nil for a raw image
+	writeback *vhd.Writebacker // nil without one
+}
+
+// Open opens an image and its chain. The errors are those of vhd.Open or
+// rawfile.Open. Relative paths in o are those of the working directory now, also
+// for Unpause.
+func Open(o Options) (*Disk, error) {
+	lasting, err := o.absolute()
+	if err != nil {
+		return nil, err
+	}
+	first := &Disk{options: o} // whose errors name the image as the caller did
+	c, err := first.open(o.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Disk{options: lasting, path: lasting.Path, gate: blockdev.NewGate(c.device), chain: c}, nil
+}
+
+// absolute is o with paths that don't depend on the working directory.
+func (o Options) absolute() (Options, error) {
+	o.VHD.ParentDirs = slices.Clone(o.VHD.ParentDirs)
+	paths := []*string{&o.Path}
+	if o.VHD.Parent != "" {
+		paths = append(paths, &o.VHD.Parent)
+	}
+	for i := range o.VHD.ParentDirs {
+		paths = append(paths, &o.VHD.ParentDirs[i])
+	}
+	for _, p := range paths {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return o, fmt.Errorf("%s: %w", *p, err)
+		}
+		*p = abs
+	}
+	return o, nil
+}
+
+// open opens the chain of an image, with files in place of names that lead to
+// them.
+func (d *Disk) open(path string, files []*os.File) (*chain, error) {
+	o := d.options.VHD
+	if len(files) > 0 {
+		o.FS = storage.Passed(storage.OS, files)
+	}
+	if d.options.Raw {
+		dev, err := rawfile.Open(path, rawfile.Options{FS: o.FS, ReadOnly: o.ReadOnly})
+		if err != nil {
+			return nil, err
+		}
+		return &chain{device: dev}, nil
+	}
+	if path != d.options.Path {
+		o.Parent = ""
+	}
+	img, err := vhd.Open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	return &chain{device: img, image: img}, nil
+}
+
+// start begins the write-back of a chain that is shown.
+func (d *Disk) start(c *chain) {
+	if c.image != nil && d.options.WritebackInterval > 0 {
+		c.writeback = vhd.StartWriteback(c.image, d.options.WritebackInterval)
+	}
+}
+
+// StartWriteback begins to flush in the background. Call it once, when the
+// disk is about to be shown; chains that are opened later do it by themselves.
+func (d *Disk) StartWriteback() {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if c := d.current(); c != nil {
+		d.start(c)
+	}
+}
+
+// Device is the disk as a frontend shows it, whatever is open behind it.
+func (d *Disk) Device() blockdev.Device { return d.gate }
+
+// Path is the image that is open, or was before the pause: an absolute path.
+func (d *Disk) Path() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.path
+}
+
+// Image is the VHD that is open now: nil while the disk is paused, and for a
+// raw image. It may be closed by a pause at any moment; its methods then
+// answer blockdev.ErrClosed.
+func (d *Disk) Image() *vhd.Image {
+	if c := d.current(); c != nil {
+		return c.image
+	}
+	return nil
+}
+
+// Warnings are what was odd at open: a line each.
+func (d *Disk) Warnings() []string {
+	if img := d.Image(); img != nil {
+		return img.Warnings()
+	}
+	return nil
+}
+
+// Paused tells whether the disk is paused.
+func (d *Disk) Paused() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.chain == nil && !d.closed
+}
+
+// Trouble is why a disk is paused though nobody wishes it any more: the chain
+// could not be opened again.
+func (d *Disk) Trouble() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.trouble
+}
+
+func (d *Disk) current() *chain {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.chain
+}
+
+// Pause makes new requests wait, waits for those under way, flushes, and
+// closes the chain: its files are unlocked and may be changed by others until
+// Unpause. When it fails the disk goes on, unless the chain can't be opened
+// again: Trouble tells. One that is paused is blockdev.ErrPaused.
+func (d *Disk) Pause(ctx context.Context) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	c := d.current()
+	if c == nil {
+		return d.notOpen()
+	}
+	if err := d.gate.Pause(ctx); err != nil {
+		return err
+	}
+	if err := d.shut(c); err != nil {
+		return errors.Join(err, d.reopen("", nil))
+	}
+	return nil
+}
+
+// notOpen is why there is no chain to pause.
+func (d *Disk) notOpen() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return blockdev.ErrClosed
+	}
+	return blockdev.ErrPaused
+}
+
+// shut closes the chain behind a paused gate. The turn is held.
+func (d *Disk) shut(c *chain) error {
+	d.stopWriteback(c)
+	err := c.device.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.chain = nil
+	return err
+}
+
+// stopWriteback ends the write-back of a chain and keeps what went wrong in it.
+// The turn is held.
+func (d *Disk) stopWriteback(c *chain) {
+	if c.writeback == nil {
+		return
+	}
+	err := c.writeback.Stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lost == nil {
+		d.lost = err
+	}
+}
+
+// Unpause opens the chain of the image at path, which is absolute, or of the one that was open if
+// path is empty, and lets the requests go on. files are some of the chain's that
+// are open already, the caller's to close. When it fails the disk stays paused, and Unpause may be
+// called again: with the image gone, say, or of another size. A disk that isn't
+// paused is blockdev.ErrNotPaused.
+func (d *Disk) Unpause(ctx context.Context, path string, files []*os.File) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.current() != nil {
+		return blockdev.ErrNotPaused
+	}
+	return d.reopen(path, files)
+}
+
+// reopen is Unpause; the turn is held, and the gate paused.
+func (d *Disk) reopen(path string, files []*os.File) error {
+	if path == "" {
+		path = d.Path()
+	}
+	c, err := d.open(path, files)
+	if err == nil {
+		if err = d.gate.Resume(c.device); err != nil {
+			err = errors.Join(err, c.device.Close())
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trouble = err
+	if err != nil {
+		return err
+	}
+	d.start(c)
+	d.path, d.chain = path, c
+	return nil
+}
+
+// Flush brings everything acknowledged to stable storage. A paused disk is
+// flushed.
+func (d *Disk) Flush() error { return d.gate.Flush() }
+
+// Err is why a disk that could be written to no longer can; else nil.
+func (d *Disk) Err() error {
+	c := d.current()
+	if c == nil {
+		return nil
+	}
+	return c.device.Err()
+}
+
+// StopWriteback ends the write-back of the chain that is open, and returns the
+// first failure of all there were. Close does it too, without telling.
+func (d *Disk) StopWriteback() error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if c := d.current(); c != nil {
+		d.stopWriteback(c)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
+}
+
+// Close flushes, and closes what is open. What waits for the end of a pause
+// gets blockdev.ErrClosed. A second call returns nil.
+func (d *Disk) Close() error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if c := d.current(); c != nil {
+		d.stopWriteback(c)
+	}
+	err := d.gate.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.chain, d.closed = nil, true
+	return err
+}

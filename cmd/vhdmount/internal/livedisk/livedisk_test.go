@@ -1,0 +1,242 @@
+package livedisk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
+	"github.com/vhdmount/vhdmount/core/vhd"
+	"github.com/vhdmount/vhdmount/core/vhd/format"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const size = 1 << 20 // bytes of a test's disk
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// image makes a dynamic image called /a.vhd and opens it.
+func image(t *testing.T, o Options) (*Disk, *storagetest.Memory) {
+	t.Helper()
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+	o.Path = "/a.vhd"
+	if o.VHD.FS == nil {
+		o.VHD.FS = files
+	}
+	return open(t, o), files
+}
+
+func open(t *testing.T, o Options) *Disk {
+	t.Helper()
+	d, err := Open(o)
+	check(t, err)
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return d
+}
+
+func sector(fill byte) []byte { return bytes.Repeat([]byte{fill}, 512) }
+
+func write(t *testing.T, dev blockdev.Device, off int64, fill byte) {
+	t.Helper()
+	_, err := dev.WriteAt(sector(fill), off)
+	check(t, err)
+}
+
+func expect(t *testing.T, dev blockdev.Device, off int64, fill byte) {
+	t.Helper()
+	p := make([]byte, 512)
+	_, err := dev.ReadAt(p, off)
+	check(t, err)
+	if !bytes.Equal(p, sector(fill)) {
+		t.Errorf("sector at %d is %x…, want %x…", off, p[:4], fill)
+	}
+}
+
+// TestASnapshotUnderARunningGuest: what was written before it is in the
+// parent, what comes after in the child, and the guest's request that came in
+// between has only waited.
+func TestASnapshotUnderARunningGuest(t *testing.T) {
+	d, files := image(t, Options{})
+	write(t, d.Device(), 0, 1)
+	check(t, d.Pause(t.Context()))
+	if !d.Paused() || d.Image() != nil {
+		t.Error("paused, and open all the same")
+	}
+
+	var guest sync.WaitGroup
+	guest.Go(func() { d.Device().WriteAt(sector(2), 512) })
+	// The chain is unlocked: others may change it.
+	check(t, vhd.Snapshot("/a.vhd", "/b.vhd", vhd.SnapshotOptions{FS: files}))
+	check(t, d.Unpause(t.Context(), "/b.vhd", nil))
+	guest.Wait()
+
+	if d.Path() != "/b.vhd" || len(d.Image().Layers()) != 2 || d.Paused() {
+		t.Errorf("open is %s with %d layers", d.Path(), len(d.Image().Layers()))
+	}
+	expect(t, d.Device(), 0, 1)
+	expect(t, d.Device(), 512, 2)
+	parent, err := vhd.Open("/a.vhd", vhd.Options{FS: files, ReadOnly: true})
+	check(t, err)
+	defer parent.Close()
+	expect(t, parent, 0, 1)
+	expect(t, parent, 512, 0)
+}
+
+func TestAnImageThatIsGoneLeavesTheDiskPaused(t *testing.T) {
+	d, files := image(t, Options{})
+	write(t, d.Device(), 0, 1)
+	check(t, d.Pause(t.Context()))
+	check(t, files.Rename("/a.vhd", "/elsewhere.vhd"))
+	if err := d.Unpause(t.Context(), "", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unpause: %v", err)
+	}
+	if err := d.Trouble(); !d.Paused() || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("paused %v, trouble %v", d.Paused(), err)
+	}
+	check(t, vhd.Create("/small.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size / 2}))
+	if err := d.Unpause(t.Context(), "/small.vhd", nil); err == nil || !strings.Contains(err.Error(), "524288 bytes") {
+		t.Errorf("another size: %v", err)
+	}
+	again, err := vhd.Open("/small.vhd", vhd.Options{FS: files}) // what was refused was closed again
+	check(t, err)
+	check(t, again.Close())
+	check(t, d.Unpause(t.Context(), "/elsewhere.vhd", nil))
+	if d.Trouble() != nil {
+		t.Errorf("trouble: %v", d.Trouble())
+	}
+	expect(t, d.Device(), 0, 1)
+}
+
+func TestPausedOnce(t *testing.T) {
+	d, _ := image(t, Options{})
+	if err := d.Unpause(t.Context(), "", nil); !errors.Is(err, blockdev.ErrNotPaused) {
+		t.Errorf("unpause: %v", err)
+	}
+	check(t, d.Pause(t.Context()))
+	if err := d.Pause(t.Context()); !errors.Is(err, blockdev.ErrPaused) {
+		t.Errorf("second pause: %v", err)
+	}
+	check(t, d.Flush()) // nothing is unflushed
+	check(t, d.Close())
+	check(t, d.Close())
+	if err := d.Pause(t.Context()); !errors.Is(err, blockdev.ErrClosed) {
+		t.Errorf("pause after close: %v", err)
+	}
+	if d.Paused() {
+		t.Error("closed, and paused")
+	}
+}
+
+func TestAPauseThatFailsGoesOn(t *testing.T) {
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+	fault := storagetest.NewFault(files)
+	d, err := Open(Options{Path: "/a.vhd", VHD: vhd.Options{FS: fault}})
+	check(t, err)
+	write(t, d.Device(), 0, 1)
+	check(t, d.Flush())
+	write(t, d.Device(), 512, 2)
+	fault.Add(storagetest.Rule{Op: storagetest.OpSync})
+	if err := d.Pause(t.Context()); err == nil || d.Paused() {
+		t.Errorf("pause: %v, paused %v", err, d.Paused())
+	}
+	expect(t, d.Device(), 0, 1)
+	if d.Err() == nil {
+		t.Error("a failed sync, and writable")
+	}
+	d.Close()
+}
+
+func TestAPauseGivesUpWithItsContext(t *testing.T) {
+	d, _ := image(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check(t, d.Pause(t.Context()))
+	if err := d.Unpause(ctx, "", nil); !errors.Is(err, context.Canceled) || !d.Paused() {
+		t.Errorf("unpause: %v", err)
+	}
+	check(t, d.Unpause(t.Context(), "", nil))
+}
+
+// TestMetadataIsWrittenBack: in each chain that is opened, and not before it is
+// asked for.
+func TestMetadataIsWrittenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := storagetest.NewMemory()
+		check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+		d, err := Open(Options{Path: "/a.vhd", VHD: vhd.Options{FS: files}, WritebackInterval: time.Second})
+		check(t, err)
+		write(t, d.Device(), 0, 1)
+		time.Sleep(3 * time.Second)
+		if !d.Image().Dirty() {
+			t.Error("flushed before it was asked for")
+		}
+		d.StartWriteback()
+		time.Sleep(3 * time.Second)
+		if d.Image().Dirty() {
+			t.Error("not flushed")
+		}
+		check(t, d.Pause(t.Context()))
+		check(t, d.Unpause(t.Context(), "", nil))
+		write(t, d.Device(), 128<<10, 1)
+		time.Sleep(3 * time.Second)
+		if d.Image().Dirty() {
+			t.Error("not flushed after a pause")
+		}
+		check(t, d.StopWriteback())
+		check(t, d.Close())
+	})
+}
+
+func TestARawImage(t *testing.T) {
+	files := storagetest.NewMemory()
+	f, err := files.Create("/disk.img", 0o600)
+	check(t, err)
+	check(t, f.Truncate(size))
+	check(t, f.Close())
+	d := open(t, Options{Path: "/disk.img", Raw: true, VHD: vhd.Options{FS: files}})
+	write(t, d.Device(), 512, 3)
+	check(t, d.Pause(t.Context()))
+	check(t, d.Unpause(t.Context(), "", nil))
+	expect(t, d.Device(), 512, 3)
+	if d.Image() != nil || d.Err() != nil || d.Warnings() != nil {
+		t.Error("a raw image has no VHD")
+	}
+}
+
+// TestRelativePathsOutliveTheWorkingDirectory: a server in the background has
+// left it by the time of a pause.
+func TestRelativePathsOutliveTheWorkingDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	check(t, os.Mkdir("parents", 0o700))
+	check(t, os.Mkdir("children", 0o700))
+	check(t, vhd.Create("parents/a.vhd", vhd.CreateOptions{Type: format.Dynamic, Size: size}))
+	check(t, vhd.Snapshot("parents/a.vhd", "children/b.vhd", vhd.SnapshotOptions{}))
+	check(t, os.Rename("parents/a.vhd", "parents/moved.vhd"))
+	d := open(t, Options{Path: "children/b.vhd", VHD: vhd.Options{Parent: "parents/moved.vhd"}})
+	t.Chdir("/")
+	check(t, d.Pause(t.Context()))
+	check(t, d.Unpause(t.Context(), "", nil))
+	expect(t, d.Device(), 0, 0)
+}
