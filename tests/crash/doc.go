@@ -1,4 +1,5 @@
-// Package crash kills the built program's server at random moments while
-// programs write to its disk, and checks that every synced byte is there
-// afterwards and that the image needs no repair.
+// Package crash kills the built program's server while programs write to its
+// disk, and does to it what else may befall a server: a full or failing file
+// system, a power cut below, a limit, a stop. Every synced byte is there
+// afterwards, the image needs no repair, and nothing of the mount is left.
 package crash

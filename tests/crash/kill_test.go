@@ -1,11 +1,13 @@
 package crash
 
 import (
+	"errors"
 	"flag"
-	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 	"github.com/vhdmount/vhdmount/tests/harness"
 )
 
-var kills = flag.Int("kills", 10, "how often the server of each kind of image is killed")
+var kills = flag.Int("kills", 20, "servers to kill, over all kinds of image; trouble below them comes as often")
 
 func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
@@ -25,111 +27,155 @@ func check(t *testing.T, err error) {
 	}
 }
 
-const (
-	diskSectors = 64 << 20 / sectorSize
-	writers     = 2
-)
+func isOneOf(err error, errnos []syscall.Errno) bool {
+	for _, errno := range errnos {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// whenKilled are the errors that the users of a disk get when its server dies;
+// EIO for a request that it was about to receive.
+var whenKilled = []syscall.Errno{unix.ENOTCONN, unix.ECONNABORTED, unix.EIO}
 
 // TestKilledServersLoseNothingThatWasSynced, of images of every kind, one with
-// blocks so small that most writes allocate.
+// blocks so small that most writes allocate. They die while programs write,
+// one in six on its way to the end, and one in six before the disk is there.
 func TestKilledServersLoseNothingThatWasSynced(t *testing.T) {
-	for name, makeImage := range map[string]func(b *harness.Box){
-		"dynamic":               func(b *harness.Box) { b.OK("create", "64M", "disk.vhd") },
-		"dynamic, small blocks": func(b *harness.Box) { b.OK("create", "--block-size", "16K", "64M", "disk.vhd") },
-		"fixed":                 func(b *harness.Box) { b.OK("create", "--type", "fixed", "64M", "disk.vhd") },
-		"differencing": func(b *harness.Box) {
-			b.OK("create", "64M", "base.vhd")
-			b.OK("snapshot", "base.vhd", "disk.vhd")
-		},
-		"differencing, small blocks": func(b *harness.Box) {
-			b.OK("create", "64M", "base.vhd")
-			b.OK("snapshot", "--block-size", "16K", "base.vhd", "disk.vhd")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			harness.Fuse(t)
-			b := harness.New(t)
-			makeImage(b)
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			random := rand.New(rand.NewPCG(seed, 0))
-			var programs []*writer
-			for i := range int64(writers) {
-				programs = append(programs, newWriter(i*diskSectors/writers, diskSectors/writers, seed+uint64(i)))
-			}
-			syncs := 0
-			for range *kills {
-				syncs += crash(t, b, programs, time.Duration(20+random.IntN(180))*time.Millisecond)
-				verify(t, b, programs)
+			harness.QEMU(t, "qemu-img")
+			d := newDisk(t, harness.New(t), k, ".")
+			before := d.syncs()
+			for n := range rounds(*kills, len(kinds)) {
+				switch {
+				case n%6 == 2:
+					d.killWhileUnmounting(t)
+				case n%6 == 4:
+					d.killWhileMounting(t)
+				default:
+					d.killWhileWriting(t)
+				}
+				d.verify(t)
 				if t.Failed() {
+					t.Logf("after kill %d", n)
 					return
 				}
 			}
-			if syncs == 0 {
-				t.Error("no sync succeeded: nothing was tested")
-			}
-			if strings.HasPrefix(name, "dynamic") {
-				qemuAgrees(t, b)
+			t.Logf("%d kills, %d fsyncs", rounds(*kills, len(kinds)), d.syncs()-before)
+			if d.syncs() == before {
+				t.Error("no fsync succeeded: nothing was tested")
 			}
 		})
 	}
 }
 
-// crash has the programs write until the server is killed, after a while, and
-// clears the mount. It returns how many syncs had succeeded.
-func crash(t *testing.T, b *harness.Box, programs []*writer, after time.Duration) (syncs int) {
+// rounds is how many of n each of several tests does, one at least.
+func rounds(n, tests int) int { return max(1, (n+tests-1)/tests) }
+
+func (d *disk) killWhileWriting(t *testing.T) {
 	t.Helper()
-	m := b.Mount("disk.vhd")
+	m := d.b.Mount(d.image)
 	pid := m.PID()
-	var disks []*os.File
-	for range programs {
-		disks = append(disks, m.Open(os.O_RDWR))
+	r := d.start(m)
+	if *kills >= 100 && d.random.IntN(25) == 0 {
+		d.between(4*time.Second, 7*time.Second) // metadata is written back after five
 	}
-	timer := time.AfterFunc(after, func() { unix.Kill(pid, unix.SIGKILL) })
-	defer timer.Stop()
-	counts := make([]int, len(programs))
-	var running sync.WaitGroup
-	for i, w := range programs {
-		running.Go(func() {
-			counts[i] = w.run(disks[i])
-			disks[i].Close()
-		})
-	}
-	running.Wait()
-	b.AwaitEnd(pid)
-	if list := b.List(); len(list) != 1 || list[0].State != "dead" {
-		t.Errorf("after the kill the list has %+v", list)
-	}
-	b.OK("unmount", m.Point)
-	for _, n := range counts {
-		syncs += n
-	}
-	return syncs
+	d.work(10, 200)
+	d.kill(t, pid)
+	r.wait(t, whenKilled...)
+	d.clear(t, m)
 }
 
-// verify checks the image as the crash left it, and what it has.
-func verify(t *testing.T, b *harness.Box, programs []*writer) {
+// killWhileUnmounting kills a server that is flushing and closing, or is about
+// to, or has just done so. An unmount that says nothing has kept everything.
+func (d *disk) killWhileUnmounting(t *testing.T) {
 	t.Helper()
-	b.OK("check", "--bitmaps", "disk.vhd")
-	m := b.Mount("disk.vhd", "--read-only")
-	f := m.Open(os.O_RDONLY)
-	for _, w := range programs {
-		if err := w.verify(f); err != nil {
-			t.Error(err)
+	m := d.b.Mount(d.image)
+	pid := m.PID()
+	r := d.start(m)
+	d.work(10, 100)
+	r.end(t)
+	cmd := d.b.Command(t.Context(), harness.Binary(t), "unmount", m.Point)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	check(t, cmd.Start())
+	d.between(0, 120*time.Millisecond)
+	unix.Kill(pid, unix.SIGKILL) // it may have ended
+	err := cmd.Wait()
+	d.b.AwaitEnd(pid)
+	switch {
+	case err != nil:
+		d.clear(t, m)
+		return
+	case stderr.Len() == 0:
+		d.settle()
+	case !strings.Contains(stderr.String(), "server had died"):
+		t.Errorf("unmount succeeds and says %s", stderr.String())
+	}
+	d.b.CheckGone(m.Point)
+}
+
+// killWhileMounting kills a server before, or just after, mount has said that
+// the disk is there.
+func (d *disk) killWhileMounting(t *testing.T) {
+	t.Helper()
+	point := d.b.Path("killed.mnt")
+	if _, err := os.Stat(point); err != nil {
+		d.b.Mkdir("killed.mnt")
+	}
+	cmd := d.b.Command(t.Context(), harness.Binary(t), "mount", d.image, point)
+	check(t, cmd.Start())
+	var pid int
+	d.b.Eventually("a server", func() bool {
+		if pid = serverOf(cmd.Process.Pid); pid == 0 && len(d.entries(t)) > 0 {
+			pid = d.b.List()[0].PID // mount has returned
+		}
+		return pid != 0
+	})
+	d.between(0, 120*time.Millisecond)
+	d.kill(t, pid)
+	err := cmd.Wait()
+	switch list := d.b.List(); {
+	case len(list) == 1 && list[0].State == "dead":
+		d.b.OK("unmount", point)
+	case err == nil || len(list) != 0:
+		t.Errorf("mount: %v; then the list has %+v", err, list)
+	case len(d.b.Mounts()) > 0: // it died before it could say that it was there
+		d.b.Fails([]string{"unmount", point}, point, "not among your mounts", "umount")
+		d.b.Tool("umount", point)
+	}
+	d.b.CheckGone(point)
+}
+
+// entries is the files of the mounts in the runtime directory.
+func (d *disk) entries(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(d.b.Runtime, "*.json"))
+	check(t, err)
+	return names
+}
+
+// serverOf is the server that the process pid, a mount, has started: its child
+// with a session of its own. 0: there is none yet.
+func serverOf(pid int) int {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		end := strings.LastIndex(string(stat), ") ") // of the name
+		if err != nil || end < 0 {
+			continue
+		}
+		fields := strings.Fields(string(stat[end+2:]))
+		parent, session := fields[1], fields[3]
+		if parent == strconv.Itoa(pid) && session == e.Name() {
+			child, _ := strconv.Atoi(session)
+			return child
 		}
 	}
-	check(t, f.Close())
-	m.Unmount()
-}
-
-// qemuAgrees checks that qemu reads the image, never repaired and never closed
-// in order, as we do.
-func qemuAgrees(t *testing.T, b *harness.Box) {
-	t.Helper()
-	harness.QEMU(t, "qemu-img")
-	m := b.Mount("disk.vhd", "--read-only")
-	b.Tool("qemu-img", "convert", "-f", "vpc", "-O", "raw", "disk.vhd", "converted.raw")
-	b.Tool("cmp", "converted.raw", m.Disk)
-	m.Unmount()
+	return 0
 }

@@ -9,7 +9,12 @@ import (
 	"github.com/vhdmount/vhdmount/tests/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(meter) != "" {
+		os.Exit(measure(os.Args[1:]))
+	}
+	os.Exit(harness.Main(m))
+}
 
 func check(t *testing.T, err error) {
 	t.Helper()

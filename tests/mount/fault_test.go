@@ -13,15 +13,15 @@ import (
 	"github.com/vhdmount/vhdmount/tests/harness"
 )
 
-// onFaulty is a mounted image, disk.vhd in a faulty file system, with data in
+// onFaulty is a mounted image, backing.vhd in a faulty file system, with data in
 // its block 0.
-func onFaulty(t *testing.T, flags ...string) (*harness.Box, *harness.Mount, *faulty) {
+func onFaulty(t *testing.T, flags ...string) (*harness.Box, *harness.Mount, *harness.Faulty) {
 	t.Helper()
 	harness.Fuse(t)
 	b := harness.New(t)
 	b.OK("create", "64M", "backing.vhd")
-	n, image := mountFaulty(t, b, "backing.vhd")
-	m := b.Mount(image, flags...)
+	n := b.MountFaulty("backing.vhd")
+	m := b.Mount(n.Image, flags...)
 	f := m.Open(os.O_RDWR)
 	writeAt(t, f, harness.Random(1, 1<<20), 0)
 	check(t, f.Sync())
@@ -45,7 +45,7 @@ func TestAReadErrorIsTheClientsEIOAndTheMountLivesOn(t *testing.T) {
 	b, m, n := onFaulty(t)
 	f := m.Open(os.O_RDONLY | unix.O_DIRECT)
 	buf := aligned(make([]byte, 64<<10))
-	n.failReads.Store(true)
+	n.Reads.Fail(unix.EIO)
 	for range 3 {
 		_, err := f.ReadAt(buf, 128<<10)
 		wantErrno(t, "a read", err, unix.EIO)
@@ -54,7 +54,7 @@ func TestAReadErrorIsTheClientsEIOAndTheMountLivesOn(t *testing.T) {
 		t.Errorf("a read of a hole, which no file holds: %v", err)
 	}
 	wantAlive(t, b, m, "input/output error")
-	n.failReads.Store(false)
+	n.Reads.Work()
 	if _, err := f.ReadAt(buf, 128<<10); err != nil || !bytes.Equal(buf, harness.Random(1, 1<<20)[128<<10:][:len(buf)]) {
 		t.Errorf("a read when the error is gone: %v", err)
 	}
@@ -68,13 +68,13 @@ func TestAWriteErrorIsTheClientsEIOAndTheMountLivesOn(t *testing.T) {
 	b, m, n := onFaulty(t)
 	f := m.Open(os.O_RDWR)
 	data := harness.Random(2, 64<<10)
-	n.failWrites.Store(true)
+	n.Writes.Fail(unix.EIO)
 	for _, off := range []int64{0, 20 << 20} { // in place, and allocating
 		_, err := f.WriteAt(data, off)
 		wantErrno(t, "a write", err, unix.EIO)
 	}
 	wantAlive(t, b, m, "input/output error")
-	n.failWrites.Store(false)
+	n.Writes.Work()
 	for _, off := range []int64{0, 20 << 20} {
 		writeAt(t, f, data, off)
 	}
@@ -97,9 +97,9 @@ func TestAFailedSyncIsFinal(t *testing.T) {
 	b, m, n := onFaulty(t)
 	f := m.Open(os.O_RDWR)
 	writeAt(t, f, harness.Random(3, 4096), 0)
-	n.failSyncing.Store(true)
+	n.Syncs.Fail(unix.EIO)
 	wantErrno(t, "fsync", f.Sync(), unix.EIO)
-	n.failSyncing.Store(false)
+	n.Syncs.Work()
 	if err := f.Sync(); err == nil {
 		t.Error("the next fsync succeeds")
 	}
@@ -186,15 +186,10 @@ func fillUp(t *testing.T, f *os.File) int64 {
 // smallFileSystem mounts one of 8 MiB at "small".
 func smallFileSystem(t *testing.T, b *harness.Box, kind string) string {
 	t.Helper()
-	dir := b.Mkdir("small")
-	if kind == "tmpfs" {
-		b.Tool("mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", dir)
-		return dir
+	if kind != "tmpfs" {
+		return b.NewFileSystem("small", kind, 8<<20).Dir
 	}
-	harness.Tools(t, "mkfs.ext4", "losetup")
-	check(t, os.WriteFile(b.Path("small.img"), nil, 0o644))
-	check(t, os.Truncate(b.Path("small.img"), 8<<20))
-	b.Tool("mkfs.ext4", "-q", "-m", "0", b.Path("small.img"))
-	b.Tool("mount", loop(t, b, b.Path("small.img")), dir)
+	dir := b.Mkdir("small")
+	b.Tool("mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", dir)
 	return dir
 }

@@ -31,7 +31,7 @@ func TestLoopDevicesOnTheDisk(t *testing.T) {
 			harness.Root(t)
 			harness.Tools(t, "losetup", "fstrim", c.make[0], c.fsck[0])
 			b, m := mounted(t, c.size)
-			device := loop(t, b, m.Disk)
+			device := b.Loop(m.Disk)
 			b.Tool(c.make[0], append(c.make[1:], device)...)
 			files := b.Mkdir("files")
 			b.Tool("mount", device, files)
@@ -49,7 +49,7 @@ func TestLoopDevicesOnTheDisk(t *testing.T) {
 
 			b.OK("check", "disk.vhd")
 			m = b.Mount("disk.vhd")
-			device = loop(t, b, m.Disk)
+			device = b.Loop(m.Disk)
 			b.Tool(c.fsck[0], append(c.fsck[1:], device)...)
 			b.Tool("mount", "-o", "ro", device, files)
 			b.Tool("cmp", "kept", filepath.Join(files, "kept"))
@@ -82,12 +82,6 @@ func trimmed(t *testing.T, b *harness.Box, m *harness.Mount, files string) {
 		check(t, f.Close())
 		return info(t, b, "disk.vhd").Allocated < full-(30<<20) && allocated(t, b.Path("disk.vhd")) < fullFile-(30<<20)
 	})
-}
-
-// loop is a new loop device on a file.
-func loop(t *testing.T, b *harness.Box, file string) string {
-	t.Helper()
-	return strings.TrimSpace(b.Tool("losetup", "--find", "--show", file))
 }
 
 // detach takes a loop device away. The kernel does that when its last user has

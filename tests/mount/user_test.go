@@ -111,3 +111,58 @@ func TestAClosedDeviceIsSaid(t *testing.T) {
 		t.Errorf("left behind: %+v, %v", list, b.Mounts())
 	}
 }
+
+// TestTheRuntimeDirectoryIsItsOwners: another user neither gets in nor talks to
+// a server, whatever the modes of what is in it; and one that another prepared,
+// or may enter, is refused by every verb that uses it.
+func TestTheRuntimeDirectoryIsItsOwners(t *testing.T) {
+	t.Parallel()
+	harness.Root(t)
+	harness.Tools(t, "stat", "ls")
+	user := unprivileged(t)
+	b := harness.New(t)
+	check(t, os.Chmod(b.Dir, 0o755))
+	b.OK("create", "8M", "disk.vhd")
+	m := b.Mount("disk.vhd")
+	if info, err := os.Stat(b.Runtime); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the runtime directory: %v, %v", info.Mode(), err)
+	}
+	if r := user.Try("ls", b.Runtime); r.Code == 0 {
+		t.Errorf("another user lists it: %s", r.Stdout)
+	}
+	theirs := user.With("VHDMOUNT_RUNTIME_DIR=" + b.Runtime)
+	theirs.Fails([]string{"unmount", m.Point}, b.Runtime, "belongs to user 0")
+	theirs.Fails([]string{"list"}, b.Runtime, "belongs to user 0")
+	m.Unmount()
+
+	user.OK("create", "8M", "own.vhd")
+	for mode, says := range map[os.FileMode]string{0o770: "others may enter it", 0o701: "others may enter it", os.ModeSticky | 0o777: "others may enter it"} {
+		check(t, os.Chmod(b.Runtime, mode))
+		for _, args := range [][]string{{"mount", "disk.vhd"}, {"list"}} {
+			b.Fails(args, b.Runtime, says)
+		}
+	}
+	check(t, os.Chmod(b.Runtime, 0o700))
+}
+
+// TestNamesThroughFusermount: the set-user-ID program gets them as they are.
+func TestNamesThroughFusermount(t *testing.T) {
+	t.Parallel()
+	b := unprivileged(t)
+	for _, name := range []string{"$(touch pwned)", "a;touch pwned;", "a,allow_other,uid=0", `a\,b\`, "-o", "--", "a b\tc\nd", "%s"} {
+		b.OK("create", "--", "8M", name+".vhd")
+		b.Mkdir(name)
+		b.OK("mount", "--", name+".vhd", name)
+		mounts := b.Mounts()
+		if len(mounts) != 1 {
+			t.Errorf("%q: mounts %q", name, mounts)
+		}
+		if _, err := os.Stat(b.Path(name) + "/disk.raw"); os.Geteuid() == 0 && !os.IsPermission(err) {
+			t.Errorf("%q: root's stat: %v; want permission denied: a name became an option", name, err)
+		}
+		b.OK("unmount", "--", name)
+	}
+	if _, err := os.Stat(b.Path("pwned")); err == nil {
+		t.Error("a name reached a shell")
+	}
+}

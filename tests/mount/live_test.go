@@ -1,0 +1,134 @@
+package mount
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vhdmount/vhdmount/tests/harness"
+)
+
+// TestLiveSnapshotsUnderAWriter: a program writes on and on, and reads back
+// what it wrote, while the image under it becomes the parent of another, and
+// that of a third. It sees no error, and each parent keeps what was there.
+func TestLiveSnapshotsUnderAWriter(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", "64M", "0.vhd")
+	m := b.Mount("0.vhd")
+	first := harness.Random(1, 1<<20)
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, first, 32<<20)
+
+	stop, writer := make(chan struct{}), new(sync.WaitGroup)
+	rounds := 0
+	writer.Go(func() {
+		for ; ; rounds++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			data, off := bytes.Repeat([]byte{byte(rounds)}, 8192), int64(rounds%2000)*8192
+			got := make([]byte, len(data))
+			if _, err := f.WriteAt(data, off); err != nil {
+				t.Errorf("write %d: %v", rounds, err)
+				return
+			}
+			if _, err := f.ReadAt(got, off); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("write %d reads as %x…, %v", rounds, got[:4], err)
+				return
+			}
+		}
+	})
+	sums := map[string]string{}
+	base := m.Point
+	for i := 1; i <= 5; i++ {
+		child := fmt.Sprintf("%d.vhd", i)
+		b.OK("snapshot", "--live", base, child)
+		if got := b.List()[0]; got.Image != b.Path(child) || got.State != "running" {
+			t.Errorf("list: %+v", got)
+		}
+		parent := fmt.Sprintf("%d.vhd", i-1)
+		sums[parent] = b.Sum(parent)
+		base = child // by the image in use, the next time
+	}
+	close(stop)
+	writer.Wait()
+	t.Logf("%d writes", rounds)
+	info, err := os.ReadFile(m.Point + "/info.json")
+	check(t, err)
+	if n := strings.Count(string(info), `"type": "differencing"`); n < 5 {
+		t.Errorf("info.json has %d differencing layers", n)
+	}
+	disk := sum(t, f)
+	check(t, f.Close())
+	m.Unmount()
+	for image, want := range sums {
+		if b.Sum(image) != want {
+			t.Errorf("%s changed after it became a parent", image)
+		}
+	}
+	b.OK("check", "--parents", "5.vhd")
+	wantDisk(t, b, "0.vhd", first, 32<<20)
+	again := b.Mount("5.vhd", "-r")
+	f = again.Open(os.O_RDONLY)
+	if got := sum(t, f); got != disk {
+		t.Error("the chain shows another disk than the mount did")
+	}
+	check(t, f.Close())
+	again.Unmount()
+}
+
+func sum(t *testing.T, f *os.File) string {
+	t.Helper()
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<20))
+	check(t, err)
+	return fmt.Sprintf("%x", sha256.Sum256(data))
+}
+
+// TestALiveSnapshotThatFailsChangesNothing: the disk goes on as it was, and no
+// child is left.
+func TestALiveSnapshotThatFailsChangesNothing(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", "8M", "a.vhd")
+	b.OK("create", "8M", "taken.vhd")
+	b.Fails([]string{"snapshot", "--live", "a.vhd", "b.vhd"}, "a.vhd", "not mounted")
+	m := b.Mount("a.vhd")
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, []byte("here"), 4096)
+	before := b.Tree()
+	b.Fails([]string{"snapshot", "--live", m.Point, "taken.vhd"}, "taken.vhd", "exist")
+	b.Fails([]string{"snapshot", "--live", m.Point, "none/b.vhd"}, "none", "no such")
+	b.Mkdir("sub")
+	b.Fails([]string{"snapshot", "--live", m.Point, "sub/b.vhd"}, "sub/b.vhd", "--parent-dir")
+	if _, err := os.Stat(b.Path("sub/b.vhd")); err == nil {
+		t.Error("a child was left")
+	}
+	check(t, os.Remove(b.Path("sub")))
+	after := b.Tree()
+	delete(before, "/a.vhd") // flushed by the pause
+	delete(after, "/a.vhd")
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("files before %v, after %v", before, after)
+	}
+	if got := readAt(t, f, 4, 4096); string(got) != "here" {
+		t.Errorf("the disk has %q", got)
+	}
+	if got := b.List()[0]; got.Image != b.Path("a.vhd") || got.State != "running" {
+		t.Errorf("list: %+v", got)
+	}
+	check(t, f.Close())
+	m.Unmount()
+	r := b.Mount("a.vhd", "-r")
+	b.Fails([]string{"snapshot", "--live", r.Point, "b.vhd"}, "read-only", "without --live")
+	r.Unmount()
+}
