@@ -152,7 +152,7 @@ func TestAServerOpensNoOtherFile(t *testing.T) {
 	content := harness.Random(1, 4096)
 	_, err = f.WriteAt(content, 0)
 	check(t, err)
-	image, err := json.Marshal(b.Path("other.vhd"))
+	image, err := json.Marshal([]byte(b.Path("other.vhd"))) // bytes: a path need not be UTF-8
 	check(t, err)
 	answers := speak(t, sockets[0], `{"op":"pause"}`, `{"op":"unpause","image":`+string(image)+`}`, `{"op":"unpause"}`)
 	if said := fmt.Sprint(answers[1]["error"]); !strings.Contains(said, "permission denied") {
