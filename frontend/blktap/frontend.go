@@ -32,8 +32,9 @@ type Options struct {
 	// 0: DefaultPhysicalSectorSize.
 	PhysicalSectorSize int
 	// LockMemory locks all memory of the process, for good, before a block
-	// device exists. Whoever serves the swap or the root device needs it, and
-	// should bound Go's heap (debug.SetMemoryLimit).
+	// device exists, and has the kernel find more of it without writing any
+	// out. Whoever serves the swap or the root device needs it, and should bound
+	// Go's heap (debug.SetMemoryLimit); the image then needs all of its blocks.
 	LockMemory bool
 	// Pause is called when the module asks for a pause, after the disk was
 	// flushed and while none of its requests is under way; Resume when it asks

@@ -2,7 +2,7 @@ package blktap_test
 
 import (
 	"go/build"
-	"slices"
+	"path/filepath"
 	"testing"
 )
 
@@ -14,8 +14,12 @@ func TestNothingHereForks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, banned := range []string{"os/exec", "syscall", "github.com/vhdmount/vhdmount/core/vhd"} {
-		if slices.Contains(p.Imports, banned) {
-			t.Errorf("package blktap imports %s", banned)
+		for _, at := range p.ImportPos[banned] {
+			// For one call in all threads, which only that package has.
+			if banned == "syscall" && filepath.Base(at.Filename) == "memlock.go" {
+				continue
+			}
+			t.Errorf("%s: package blktap imports %s", at, banned)
 		}
 	}
 }

@@ -12,8 +12,6 @@ import (
 
 var withVM = flag.Bool("vm", false, "run the test that boots a guest, which needs qemu-system-x86_64 (make deps-vm)")
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
-
 // guest is a program for the first sector of a disk: it reads sector 5 by the
 // firmware's disk services, writes what is there to the serial port, up to a
 // zero byte, then writes it to sector 9, and powers off by the debug-exit
