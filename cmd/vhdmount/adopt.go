@@ -55,14 +55,14 @@ func (s *diskServer) leaveTapCtl() error {
 // image.
 type adopted struct {
 	tapdisk.Disk
-	moved func() error
+	moved func()
 }
 
 // Unpause implements tapdisk.Disk.
 func (d *adopted) Unpause(ctx context.Context, name string) error {
 	err := d.Disk.Unpause(ctx, name)
 	if err == nil && name != "" {
-		return d.moved()
+		d.moved()
 	}
 	return err
 }

@@ -37,7 +37,7 @@ func confineServer(s *diskServer) (end func() error) {
 // yet comes as open files (control.Request).
 func (s *diskServer) stillNeeded() confine.Options {
 	o := confine.Options{RemoveIn: []string{s.dir.Path()}}
-	for i, layer := range s.disk.Image().Layers() {
+	for i, layer := range s.layers {
 		if i == 0 && !s.plan.open.ReadOnly {
 			o.Write = append(o.Write, layer.Name)
 		} else {
@@ -48,9 +48,9 @@ func (s *diskServer) stillNeeded() confine.Options {
 }
 
 // blktapCapabilities are what a server of block devices needs for as long as it
-// lives: memory that stays locked as it grows, device nodes, images of any owner
+// lives: memory that stays locked as it grows and is found without swapping, device nodes, images of any owner
 // that it is told to open, and a look at who holds a device.
-var blktapCapabilities = []cap.Value{cap.IPC_LOCK, cap.MKNOD, cap.DAC_OVERRIDE, cap.SYS_PTRACE}
+var blktapCapabilities = []cap.Value{cap.IPC_LOCK, cap.SYS_RESOURCE, cap.MKNOD, cap.DAC_OVERRIDE, cap.SYS_PTRACE}
 
 func (s *diskServer) logConfined(state confine.State) { s.log.Debug("confined", "without", state) }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/serve"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/signals"
+	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/frontend"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/fuse"
@@ -50,7 +51,8 @@ type diskServer struct {
 	name    string // of the mount, in the registry
 	log     *slog.Logger
 	disk    *livedisk.Disk
-	made    bool // the mount point is ours to remove
+	layers  []vhd.Layer // as of the start
+	made    bool        // the mount point is ours to remove
 	session frontend.Session
 	server  *serve.Server
 	control *control.Server
@@ -64,6 +66,7 @@ type diskServer struct {
 	mu      sync.Mutex
 	image   string // absolute, without symbolic links
 	holding *registry.Holding
+	since   time.Time
 }
 
 // serveDisk shows a disk, and returns when it is no longer shown and the image
@@ -170,6 +173,7 @@ func (s *diskServer) openImage() (err error) {
 	if err != nil {
 		return err
 	}
+	s.layers = s.disk.Image().Layers()
 	for _, text := range s.disk.Warnings() {
 		s.stage.warn(text)
 	}
@@ -181,6 +185,7 @@ func (s *diskServer) openImage() (err error) {
 func (s *diskServer) announce() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.since = time.Now()
 	if s.control, err = control.Listen(s.dir.Socket(s.name), s.server.Handle); err != nil {
 		return err
 	}
@@ -198,24 +203,29 @@ func (s *diskServer) announce() (err error) {
 // served is a disk that tells when it went on with another image.
 type served struct {
 	*livedisk.Disk
-	moved func() error
+	moved func()
 }
 
 // Unpause implements serve.Image.
-func (d served) Unpause(ctx context.Context, path string, files []*os.File) error {
-	err := d.Disk.Unpause(ctx, path, files)
+func (d served) Unpause(ctx context.Context, owner livedisk.Owner, path string, files []*os.File) error {
+	err := d.Disk.Unpause(ctx, owner, path, files)
 	if err == nil && path != "" {
-		return d.moved()
+		d.moved()
 	}
 	return err
 }
 
 // moved has the registry say what image is shown now.
-func (s *diskServer) moved() error {
+func (s *diskServer) moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.image = s.absolute(s.disk.Path())
-	return s.holding.Update(s.entry())
+	if s.holding == nil {
+		return
+	}
+	if err := s.holding.Update(s.entry()); err != nil {
+		s.log.Error("list will name the image that was in use before", "error", err)
+	}
 }
 
 func (s *diskServer) entry() registry.Entry {
@@ -226,7 +236,7 @@ func (s *diskServer) entry() registry.Entry {
 		MadeMountpoint: s.made,
 		Frontend:       s.plan.frontend,
 		PID:            os.Getpid(),
-		Since:          time.Now(),
+		Since:          s.since,
 		ReadOnly:       s.plan.open.ReadOnly,
 		Log:            s.stage.logPath(),
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/describe"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/tapdisk"
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/frontend"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
@@ -36,6 +37,9 @@ func (s *diskServer) attach() (err error) {
 // answerPatience is how long a new block device may take to answer a read.
 const answerPatience = 10 * time.Second
 
+// takeBackInterval is how often one that did not answer is tried to be removed.
+const takeBackInterval = 100 * time.Millisecond
+
 // attachBlock shows the disk as a block device, and waits until it answers.
 func (s *diskServer) attachBlock() (err error) {
 	if s.session, err = s.blktap().Attach(context.Background(), s.disk.Device()); err != nil {
@@ -49,9 +53,22 @@ func (s *diskServer) attachBlock() (err error) {
 		err = fmt.Errorf("%s: no answer from the block device in %v", s.session.Path(), answerPatience)
 	}
 	if err != nil {
-		err = errors.Join(err, s.session.Detach(context.Background()))
+		err = errors.Join(err, takeBack(s.session))
 	}
 	return err
+}
+
+// takeBack takes away a block device that was never announced. Whoever looks at
+// new devices (udev) may have it open for a moment; one that stays in use is
+// hidden, and served until its last user has closed it.
+func takeBack(session frontend.Session) error {
+	ctx := context.Background()
+	for end := time.Now().Add(answerPatience); time.Now().Before(end); time.Sleep(takeBackInterval) {
+		if err := session.Detach(ctx); !errors.Is(err, frontend.ErrBusy) {
+			return err
+		}
+	}
+	return errors.Join(session.Detach(frontend.WithLazy(ctx)), session.Wait())
 }
 
 // readFirstSector is how a block device is asked whether it is there.
@@ -80,7 +97,7 @@ func (s *diskServer) checkMountpoint() error {
 	if err != nil {
 		return nil
 	}
-	for i, layer := range s.disk.Image().Layers() {
+	for i, layer := range s.layers {
 		file, err := os.Stat(layer.Name)
 		switch {
 		case err != nil || !os.SameFile(point, file):
@@ -122,8 +139,8 @@ func (s *diskServer) blktap() frontend.Frontend {
 		Driver:     s.driver,
 		ReadOnly:   s.plan.open.ReadOnly,
 		LockMemory: s.lock,
-		Pause:      func() error { return s.disk.Pause(context.Background()) },
-		Resume:     func() error { return s.disk.Unpause(context.Background(), "", nil) },
+		Pause:      func() error { return tapdisk.Pause(context.Background(), s.disk) },
+		Resume:     func() error { return tapdisk.Resume(context.Background(), s.disk) },
 		Log:        s.log,
 	})
 }

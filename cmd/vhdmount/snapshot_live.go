@@ -63,44 +63,88 @@ func findMounted(dir *registry.Dir, name string) (registry.Record, error) {
 type liveSnapshot struct {
 	server  *control.Conversation
 	record  registry.Record // of the mount
+	base    string          // the image in use
 	child   string          // absolute
 	options vhd.SnapshotOptions
 }
 
 // make pauses the disk, makes the child, and has the disk go on with it, or as
-// it was where any of this fails.
+// it was where any of this fails. ctx ends it as long as the child isn't in use.
 func (l *liveSnapshot) make(ctx context.Context) error {
-	base := l.record.Entry.Image
-	if response, err := l.server.Do(ctx, control.Request{Op: control.Pause}); err != nil || response.Error != "" {
+	response, err := l.server.Do(ctx, control.Request{Op: control.Pause})
+	if err != nil || response.Error != "" {
 		return l.failed("can't be paused", response, err)
 	}
-	if err := vhd.Snapshot(base, l.child, l.options); err != nil {
-		return errors.Join(err, l.goOn(ctx))
+	l.base = string(response.Image)
+	lock, err := l.lockBase(response.File)
+	if err != nil {
+		return errors.Join(err, l.goOn())
 	}
+	if err := vhd.Snapshot(l.base, l.child, l.options); err != nil {
+		return errors.Join(err, lock.Close(), l.goOn())
+	}
+	err = ctx.Err()
+	if err == nil {
+		err = l.switchOver()
+	}
+	var undecided *undecidedError
+	if err == nil || errors.As(err, &undecided) {
+		return errors.Join(err, lock.Close())
+	}
+	return errors.Join(err, lock.Close(), l.goOn(), os.Remove(l.child))
+}
+
+var errMeanwhile = errors.New("was written to or replaced by another program while the disk was paused")
+
+// lockBase opens the image, which the server has closed, so that nobody writes
+// to it until it is a parent. paused is its file as the server left it.
+func (l *liveSnapshot) lockBase(paused control.File) (*vhd.Image, error) {
+	img, err := vhd.Open(l.base, vhd.Options{ReadOnly: true, ParentDirs: l.options.ParentDirs})
+	if err != nil {
+		return nil, err
+	}
+	file, err := control.StatFile(l.base)
+	if err == nil && file != paused {
+		err = fmt.Errorf("%s: %w", l.base, errMeanwhile)
+	}
+	if err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	return img, nil
+}
+
+// undecidedError is a server that may have gone on with the child: it must stay.
+type undecidedError struct{ err error }
+
+func (e *undecidedError) Error() string {
+	return fmt.Sprintf("the server ended, or did not answer: %v; vhdmount list shows which image is in use", e.err)
+}
+
+func (e *undecidedError) Unwrap() error { return e.err }
+
+// switchOver has the disk go on with the child.
+func (l *liveSnapshot) switchOver() error {
 	files, err := chainFiles(l.child, l.options.ParentDirs)
 	defer closeAll(files)
 	if err != nil {
-		return errors.Join(err, l.goOn(ctx), os.Remove(l.child))
+		return err
 	}
-	response, err := l.server.Do(ctx, control.Request{Op: control.Unpause, Image: l.child, Files: files})
+	response, err := l.server.Do(context.Background(), control.Request{Op: control.Unpause, Image: l.child, Files: files})
 	switch {
 	case err != nil:
-		// It may have gone on with the child, which must stay for that.
-		return fmt.Errorf("%s: the server ended, or was not waited for: %w; vhdmount list shows which image is in use", base, err)
-	case response.State == control.Paused:
-		failure := l.failed("can't go on with "+l.child, response, nil)
-		return errors.Join(failure, l.goOn(ctx), os.Remove(l.child))
-	case response.Error != "":
-		return l.failed("has gone on with "+l.child, response, nil)
+		return &undecidedError{err}
+	case string(response.Image) == l.child && response.State != control.Paused:
+		return nil
 	}
-	return nil
+	return l.failed("can't go on with "+l.child, response, nil)
 }
 
-// goOn has the disk go on with the image that it had.
-func (l *liveSnapshot) goOn(ctx context.Context) error {
-	response, err := l.server.Do(ctx, control.Request{Op: control.Unpause})
-	if err != nil || response.Error != "" {
-		return l.failed("stays paused", response, err)
+// goOn has the disk go on with the image that it had. A server that is spoken to
+// no more does so by itself, or did.
+func (l *liveSnapshot) goOn() error {
+	response, err := l.server.Do(context.Background(), control.Request{Op: control.Unpause})
+	if err == nil && response.State == control.Paused {
+		return l.failed("stays paused", response, nil)
 	}
 	return nil
 }

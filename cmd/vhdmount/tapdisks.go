@@ -129,7 +129,11 @@ func (t *tapTool) destroy(c *cli.Context) error {
 	if err := t.dir.Detach(ctx, pid, minor); err != nil {
 		return err
 	}
-	return t.driver.Free(blktap.Tap{Minor: int(minor)})
+	err = t.driver.Free(blktap.Tap{Minor: int(minor)})
+	if errors.Is(err, blktap.ErrNoMinor) {
+		return nil // a mount frees its minor itself
+	}
+	return err
 }
 
 func (t *tapTool) open(c *cli.Context) error {

@@ -156,6 +156,7 @@ func (l *layer) readHeader() error {
 
 func (l *layer) describe(parent string) Layer {
 	d := Layer{
+		ID:   l.info.ID,
 		Name: l.name, Kind: l.kind, Size: l.size, FileSize: l.info.Size, FileAllocated: l.info.Allocated,
 		Footer: l.footer, FooterAt: l.footerAt, Header: l.header, Batmap: l.batmap != nil, Parent: parent,
 	}

@@ -92,7 +92,8 @@ func (s FooterSource) String() string { return footerSources[s] }
 
 // Layer describes one image of a chain, as read at open.
 type Layer struct {
-	Name          string // as opened
+	Name          string         // as opened
+	ID            storage.FileID // of the file, whatever its name
 	Kind          Kind
 	Size          int64          // bytes of the disk it shows
 	FileSize      int64          // bytes

@@ -132,3 +132,54 @@ func TestALiveSnapshotThatFailsChangesNothing(t *testing.T) {
 	b.Fails([]string{"snapshot", "--live", r.Point, "b.vhd"}, "read-only", "without --live")
 	r.Unmount()
 }
+
+// TestALaterLiveSnapshotThatFails leaves the disk going on with the child of the
+// one before, which the server could not open itself.
+func TestALaterLiveSnapshotThatFails(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", "8M", "a.vhd")
+	m := b.Mount("a.vhd")
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, []byte("one"), 0)
+	b.OK("snapshot", "--live", m.Point, "b.vhd")
+	for range 2 {
+		b.Fails([]string{"snapshot", "--live", m.Point, "b.vhd"}, "b.vhd", "exist")
+	}
+	writeAt(t, f, []byte("two"), 512)
+	b.OK("snapshot", "--live", m.Point, "c.vhd")
+	if got := readAt(t, f, 515, 0); string(got[:3]) != "one" || string(got[512:]) != "two" {
+		t.Errorf("the disk has %q and %q", got[:3], got[512:])
+	}
+	check(t, f.Close())
+	m.Unmount()
+	b.OK("check", "--parents", "c.vhd")
+}
+
+// TestALiveSnapshotOfAnImageThatWasMoved is refused before anything stops.
+func TestALiveSnapshotOfAnImageThatWasMoved(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", "8M", "a.vhd")
+	m := b.Mount("a.vhd")
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, []byte("here"), 0)
+	check(t, os.Rename(b.Path("a.vhd"), b.Path("moved.vhd")))
+	b.Fails([]string{"snapshot", "--live", m.Point, "b.vhd"}, "could not be opened again", "a.vhd")
+	b.OK("create", "8M", "a.vhd") // another one, of the same size
+	b.Fails([]string{"snapshot", "--live", m.Point, "b.vhd"}, "a.vhd", "moved, removed or replaced")
+	if got := readAt(t, f, 4, 0); string(got) != "here" {
+		t.Errorf("the disk has %q", got)
+	}
+	if got := b.List()[0]; got.State != "running" {
+		t.Errorf("list: %+v", got)
+	}
+	if _, err := os.Stat(b.Path("b.vhd")); err == nil {
+		t.Error("a child was left")
+	}
+	check(t, f.Close())
+	m.Unmount()
+	wantDisk(t, b, "moved.vhd", []byte("here"), 0)
+}

@@ -34,9 +34,23 @@ func (o *Options) keep() []cap.Value {
 	return o.Keep
 }
 
-// permitted tells whether the bits of path, and of all directories above, let
-// this user do what it wants. Groups count for nothing.
+// permitted tells whether the bits of what path leads to, and of all directories
+// on the way, let this user do what it wants: those above a link, and those above
+// its target. Groups count for nothing.
 func permitted(path string, bits os.FileMode) bool {
+	named, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	target, err := filepath.EvalSymlinks(named)
+	if err != nil {
+		return false
+	}
+	return reachable(target, bits) && reachable(filepath.Dir(named), enter)
+}
+
+// reachable is permitted for an absolute path, whose links are not looked into.
+func reachable(path string, bits os.FileMode) bool {
 	for {
 		info, err := os.Stat(path)
 		if err != nil {

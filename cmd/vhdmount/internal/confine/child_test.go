@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,29 +97,36 @@ func (t task) attempts(i int, opened *os.File) map[string]func() error {
 	number := strconv.Itoa(i)
 	fresh := at("runtime/fresh" + number)
 	return map[string]func() error{
-		"read a file":           func() error { return closing(os.Open(at("other"))) },
-		"read a system file":    func() error { return closing(os.Open("/etc/passwd")) },
-		"read the mount table":  func() error { return closing(os.Open("/proc/self/mountinfo")) },
-		"read another's memory": func() error { return closing(os.Open(fmt.Sprintf("/proc/%d/mem", t.Parent))) },
-		"write a file":          func() error { return closing(os.OpenFile(at("other"), os.O_WRONLY, 0)) },
-		"cut a file":            func() error { return os.Truncate(at("other"), 0) },
-		"list a directory":      func() error { return closing(os.Open(t.Dir)) },
-		"create a file":         func() error { return closing(os.Create(fresh)) },
-		"make a directory":      func() error { return os.Mkdir(fresh, 0o700) },
-		"make a link":           func() error { return os.Symlink("other", fresh) },
-		"remove a file":         func() error { return os.Remove(at("other")) },
-		"move away":             func() error { return os.Rename(at("runtime/mnt"), at("stolen")) },
-		"run a program":         func() error { return exec.Command("/bin/true").Run() },
-		"become a shell":        func() error { return unix.Exec("/bin/sh", []string{"sh", "-c", "exit 3"}, nil) },
-		"trace":                 func() error { return unix.PtraceAttach(t.Parent) },
-		"signal":                func() error { return unix.Kill(t.Parent, 0) },
-		"connect by TCP":        func() error { return closing(net.Dial("tcp", t.TCP)) },
-		"send by UDP":           func() error { return closing(net.Dial("udp", "127.0.0.1:9")) },
-		"listen":                func() error { return closing(net.Listen("tcp", "127.0.0.1:0")) },
-		"connect by a socket":   func() error { return closing(net.Dial("unix", at("outside.sock"))) },
-		"mount":                 func() error { return unix.Mount("x", t.Dir, "tmpfs", 0, "") },
-		"unmount":               func() error { return unix.Unmount("/", unix.MNT_DETACH) },
-		"unshare":               func() error { return unix.Unshare(unix.CLONE_NEWNS) },
+		"read a file":                     func() error { return closing(os.Open(at("other"))) },
+		"read a system file":              func() error { return closing(os.Open("/etc/passwd")) },
+		"read the mount table":            func() error { return closing(os.Open("/proc/self/mountinfo")) },
+		"read another's memory":           func() error { return closing(os.Open(fmt.Sprintf("/proc/%d/mem", t.Parent))) },
+		"write a file":                    func() error { return closing(os.OpenFile(at("other"), os.O_WRONLY, 0)) },
+		"cut a file":                      func() error { return os.Truncate(at("other"), 0) },
+		"list a directory":                func() error { return closing(os.Open(t.Dir)) },
+		"create a file":                   func() error { return closing(os.Create(fresh)) },
+		"make a directory":                func() error { return os.Mkdir(fresh, 0o700) },
+		"make a link":                     func() error { return os.Symlink("other", fresh) },
+		"remove a file":                   func() error { return os.Remove(at("other")) },
+		"move away":                       func() error { return os.Rename(at("runtime/mnt"), at("stolen")) },
+		"run a program":                   func() error { return exec.Command("/bin/true").Run() },
+		"become a shell":                  func() error { return unix.Exec("/bin/sh", []string{"sh", "-c", "exit 3"}, nil) },
+		"trace":                           func() error { return unix.PtraceAttach(t.Parent) },
+		"signal":                          func() error { return unix.Kill(t.Parent, 0) },
+		"connect by TCP":                  func() error { return closing(net.Dial("tcp", t.TCP)) },
+		"send by UDP":                     func() error { return closing(net.Dial("udp", "127.0.0.1:9")) },
+		"listen":                          func() error { return closing(net.Listen("tcp", "127.0.0.1:0")) },
+		"connect by a socket":             func() error { return closing(net.Dial("unix", at("outside.sock"))) },
+		"mount":                           func() error { return unix.Mount("x", t.Dir, "tmpfs", 0, "") },
+		"unmount":                         func() error { return unix.Unmount("/", unix.MNT_DETACH) },
+		"unshare":                         func() error { return unix.Unshare(unix.CLONE_NEWNS) },
+		"change a mode":                   func() error { return os.Chmod(at("other"), 0o666) },
+		"change the mode of a descriptor": func() error { return opened.Chmod(0o4777) },
+		"change an owner":                 func() error { return os.Chown(at("other"), os.Getuid(), os.Getgid()) },
+		"change an attribute":             func() error { return unix.Setxattr(at("other"), "user.x", []byte("y"), 0) },
+		"change a time":                   func() error { return os.Chtimes(at("other"), time.Now(), time.Now()) },
+		"limit another":                   func() error { return unix.Prlimit(t.Parent, unix.RLIMIT_CORE, &unix.Rlimit{}, nil) },
+		"clone into a user namespace":     func() error { return cloneInto(unix.CLONE_NEWUSER) },
 
 		"ok: read what is open":      func() error { _, err := opened.ReadAt(make([]byte, 4), 0); return err },
 		"ok: write what is open":     func() error { _, err := opened.WriteAt([]byte("data"), 0); return err },
@@ -215,4 +223,16 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// cloneInto makes a process by clone in namespaces of its own, which ends at once.
+func cloneInto(namespaces uintptr) error {
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, namespaces|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return errno
+	case pid == 0:
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	return nil
 }

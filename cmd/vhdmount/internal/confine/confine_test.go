@@ -194,7 +194,9 @@ func TestAnyFile(t *testing.T) {
 	}
 	for name, said := range out.Attempts {
 		switch name {
-		case "run a program", "become a shell", "trace", "signal", "connect by TCP", "send by UDP", "listen", "connect by a socket", "mount", "unmount", "unshare":
+		case "run a program", "become a shell", "trace", "signal", "connect by TCP", "send by UDP", "listen", "connect by a socket", "mount", "unmount", "unshare",
+			"change a mode", "change the mode of a descriptor", "change an owner", "change an attribute", "change a time",
+			"limit another", "clone into a user namespace":
 			if !refusals[said] {
 				t.Errorf("%s: %q; want a refusal", name, said)
 			}
@@ -254,5 +256,40 @@ func TestRootPassesPermissionBits(t *testing.T) {
 	o := Options{Read: []string{own}}
 	if keep := o.keep(); len(keep) != 1 {
 		t.Errorf("behind another's directory: kept %v", keep)
+	}
+}
+
+// TestWhatIsNeededIsLookedForToItsEnd: by a relative name and through links, over
+// another user's directories, only a capability leads.
+func TestWhatIsNeededIsLookedForToItsEnd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs another user's directory")
+	}
+	dir := t.TempDir()
+	for up := dir; up != "/"; up = filepath.Dir(up) { // what is above must not decide
+		if !reachable(up, enter) {
+			t.Skipf("%s itself is closed", up)
+		}
+	}
+	theirs, open := filepath.Join(dir, "theirs"), filepath.Join(dir, "open")
+	check(t, os.MkdirAll(filepath.Join(theirs, "sub"), 0o755))
+	check(t, os.Mkdir(open, 0o755))
+	for _, name := range []string{filepath.Join(theirs, "sub/image"), filepath.Join(open, "image")} {
+		check(t, os.WriteFile(name, nil, 0o666))
+	}
+	check(t, os.Symlink(filepath.Join(theirs, "sub/image"), filepath.Join(open, "link")))
+	check(t, os.Symlink(filepath.Join(open, "image"), filepath.Join(theirs, "sub/link")))
+	check(t, os.Chmod(theirs, 0o700))
+	check(t, os.Chown(theirs, nobody, nobody))
+	t.Chdir(filepath.Join(theirs, "sub"))
+	for path, want := range map[string]bool{
+		filepath.Join(open, "image"): true,
+		filepath.Join(open, "link"):  false,
+		"image":                      false,
+		"link":                       false,
+	} {
+		if got := permitted(path, read); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
 	}
 }

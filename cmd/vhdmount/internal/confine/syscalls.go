@@ -20,6 +20,13 @@ var denied = []string{
 	"pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "setns", "unshare",
 	// sockets: those that it has it keeps
 	"socket", "socketpair", "connect", "bind", "listen",
+	// files that it may not open, by their names: root owns most of them
+	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
+	"setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
+	"utime", "utimes", "utimensat", "futimesat", "file_setattr",
+	// the lot of other processes
+	"setpriority", "sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity", "ioprio_set", "migrate_pages",
+	"move_pages", "process_madvise", "process_mrelease",
 	// the directory tree
 	"mount", "umount2", "move_mount", "mount_setattr", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
 	"pivot_root", "chroot", "open_by_handle_at",
@@ -33,6 +40,10 @@ var denied = []string{
 // toItself are those that may have the process itself as their target, by
 // which the Go runtime stops its threads, and raises a signal that ends it.
 var toItself = []string{"kill", "tgkill"}
+
+// newNamespaces are the flags by which clone makes namespaces.
+const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
+	unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
 // denySyscalls has the kernel answer EPERM to what is denied, on every thread.
 // On amd64 the 32-bit calls of i386 get past it.
@@ -55,10 +66,18 @@ func denySyscalls() error {
 		refused.NamesWithCondtions = append(refused.NamesWithCondtions,
 			seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{other}})
 	}
+	refused.NamesWithCondtions = append(refused.NamesWithCondtions,
+		seccomp.NameWithConditions{Name: "clone", Conditions: seccomp.ArgumentConditions{
+			{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
+		// Its own limits are process 0.
+		seccomp.NameWithConditions{Name: "prlimit64", Conditions: seccomp.ArgumentConditions{
+			{Argument: 0, Operation: seccomp.NotEqual, Value: 0}}})
+	// Its flags are in memory, where no filter sees them. Go asks for clone then.
+	missing := seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}}
 	err = seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true,
 		Flag:       seccomp.FilterFlagTSync,
-		Policy:     seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{refused}},
+		Policy:     seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{refused, missing}},
 	})
 	if err != nil {
 		return fmt.Errorf("seccomp: %w", err)

@@ -54,9 +54,29 @@ type Request struct {
 	Lazy bool `json:"lazy,omitempty"` // Unmount: hide the disk at once, although it is in use
 	// Image is what Unpause opens, an absolute path; empty: what was open.
 	Image string `json:"-"`
+	// Token is the Token of the Pause that an Unpause ends; the server of a
+	// conversation sets it.
+	Token uint64 `json:"-"`
 	// Files are open files that come with Unpause: those of the chain, for a
 	// server that may open none. Who gets the request closes them.
 	Files []*os.File `json:"-"`
+}
+
+// File is a file as it was at some moment: another one, or one that was written
+// to, differs.
+type File struct {
+	Dev, Ino   uint64
+	Size       int64 // bytes
+	ModifiedNs int64 // since 1970
+}
+
+// StatFile is the file that path leads to.
+func StatFile(path string) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return File{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return File{Dev: st.Dev, Ino: st.Ino, Size: st.Size, ModifiedNs: st.Mtim.Nano()}, nil
 }
 
 // wireRequest is a request as a line has it: a path need not be UTF-8.
@@ -72,6 +92,9 @@ type Response struct {
 	Pending bool   `json:"pending,omitempty"` // Unmount: hidden, not closed yet; with an Error and not Busy it isn't flushed either
 	Closed  bool   `json:"closed,omitempty"`  // Unmount: the image is closed, and the server ends
 	Error   string `json:"error,omitempty"`   // what failed, in one line; empty: nothing
+	Image   []byte `json:"image,omitempty"`   // Pause, Unpause: the path of the image in use
+	File    File   `json:"file,omitzero"`     // Pause: that image's file
+	Token   uint64 `json:"-"`                 // Pause: the disk is paused, and this is whose it is; 0: it isn't
 }
 
 var (

@@ -46,7 +46,7 @@ func TestTheHandlerSeesTheRequestAndTheClientItsResponse(t *testing.T) {
 	var seen Request
 	path := start(t, func(_ context.Context, r Request) Response { seen = r; return want })
 	got, err := Call(t.Context(), path, Request{Op: Unmount, Lazy: true})
-	if err != nil || got != want {
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("response %+v, %v; want %+v", got, err, want)
 	}
 	if !reflect.DeepEqual(seen, Request{Op: Unmount, Lazy: true}) {

@@ -31,13 +31,16 @@ func (p *pausable) handle(_ context.Context, r Request) Response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.diary = append(p.diary, strings.TrimSpace(string(r.Op)+" "+r.Image))
+	if r.Op == Unpause && r.Token != 7 {
+		p.diary = append(p.diary, "of another")
+	}
 	defer func() { p.changed <- struct{}{} }()
 	switch {
 	case r.Op == Pause && p.paused:
 		return Response{State: Paused, Error: "it is paused"}
 	case r.Op == Pause:
 		p.paused = true
-		return Response{State: Paused}
+		return Response{State: Paused, Token: 7}
 	case r.Op == Unpause && p.refuse > 0:
 		p.refuse--
 		return Response{State: Paused, Error: "not there"}
@@ -140,7 +143,7 @@ func TestADiskThatCannotGoOnTriesAgain(t *testing.T) {
 		s.ctx, s.cancel = context.WithCancel(t.Context())
 		defer s.cancel()
 		begin := time.Now()
-		s.goOn()
+		s.goOn(7)
 		if took := time.Since(begin); p.paused || took != 3*retryInterval {
 			t.Errorf("paused %v after %v", p.paused, took)
 		}

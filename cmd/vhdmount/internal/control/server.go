@@ -17,6 +17,9 @@ import (
 // the response once it is there.
 const requestTimeout = 5 * time.Second
 
+// maxPause is how long a client may keep a disk paused: a guest waits.
+const maxPause = time.Minute
+
 // retryInterval is how often a disk that was left paused tries to go on.
 const retryInterval = 5 * time.Second
 
@@ -101,8 +104,8 @@ func (s *Server) serve(conn *net.UnixConn) {
 	conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	request, response := s.first(conn, in)
 	send(conn, response)
-	if request.Op == Pause && response.State == Paused && response.Error == "" {
-		s.untilUnpaused(conn, in)
+	if request.Op == Pause && response.Token != 0 {
+		s.untilUnpaused(conn, in, response.Token)
 	}
 }
 
@@ -134,10 +137,10 @@ func (s *Server) first(conn *net.UnixConn, in *lines) (Request, Response) {
 }
 
 // untilUnpaused answers the requests of a connection whose Pause was done,
-// until an Unpause was. Where the peer goes away before, the disk goes on as it
-// was, as soon as that can be.
-func (s *Server) untilUnpaused(conn *net.UnixConn, in *lines) {
-	conn.SetReadDeadline(time.Time{})
+// until an Unpause was. Where the peer goes away before, or takes too long, the
+// disk goes on as it was, as soon as that can be.
+func (s *Server) untilUnpaused(conn *net.UnixConn, in *lines, token uint64) {
+	conn.SetReadDeadline(time.Now().Add(maxPause))
 	stop := context.AfterFunc(s.ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
@@ -145,18 +148,19 @@ func (s *Server) untilUnpaused(conn *net.UnixConn, in *lines) {
 		if err != nil || request.Op != Unpause {
 			break
 		}
+		request.Token = token
 		response := s.handler(s.ctx, request)
 		in.closeFiles()
 		if send(conn, response) == nil && response.State != Paused {
 			return
 		}
 	}
-	s.goOn()
+	s.goOn(token)
 }
 
 // goOn unpauses a disk whose pauser has gone, as soon as that can be.
-func (s *Server) goOn() {
-	for s.handler(s.ctx, Request{Op: Unpause}).State == Paused {
+func (s *Server) goOn(token uint64) {
+	for s.handler(s.ctx, Request{Op: Unpause, Token: token}).State == Paused {
 		select {
 		case <-s.ctx.Done():
 			return

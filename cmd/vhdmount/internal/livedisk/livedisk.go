@@ -40,14 +40,17 @@ type Disk struct {
 	gate    *blockdev.Gate
 
 	// turn lets one Pause, Unpause or Close run at a time. It is held across
-	// I/O and taken before mu.
-	turn sync.Mutex
+	// I/O and taken before mu. It guards files.
+	turn  sync.Mutex
+	files files
 
 	// mu guards the fields below. It is a leaf.
 	mu      sync.Mutex
 	path    string
 	chain   *chain // nil while paused and after Close
 	closed  bool
+	owner   Owner // of the pause
+	owners  Owner // given out
 	trouble error // what Trouble says; nil while chain isn't
 	lost    error // the first failure of a write-back that has ended
 }
@@ -63,7 +66,18 @@ type chain struct {
 	device    device
 	image     *vhd.Image       // nil for a raw image
 	writeback *vhd.Writebacker // nil without one
+	layers    []vhd.Layer      // of image, with absolute names
+	failed    error            // why it is open for reading alone, though it shouldn't be
 }
+
+// Owner is who paused a disk, and may have it go on.
+type Owner uint64
+
+// ByMessage is whoever speaks tapdisk's protocol, and the kernel module.
+const ByMessage Owner = 0
+
+// ErrHeld is a disk that is paused by another.
+var ErrHeld = errors.New("the disk is paused by another, for a snapshot perhaps: try again")
 
 // Open opens an image and its chain. The errors are those of vhd.Open or
 // rawfile.Open. Relative paths in o are those of the working directory now, also
@@ -74,7 +88,7 @@ func Open(o Options) (*Disk, error) {
 		return nil, err
 	}
 	first := &Disk{options: o} // whose errors name the image as the caller did
-	c, err := first.open(o.Path, nil)
+	c, err := first.open(o.Path, nil, o.VHD.ReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +117,9 @@ func (o Options) absolute() (Options, error) {
 
 // open opens the chain of an image, with files in place of names that lead to
 // them.
-func (d *Disk) open(path string, files []*os.File) (*chain, error) {
+func (d *Disk) open(path string, files []*os.File, readOnly bool) (*chain, error) {
 	o := d.options.VHD
+	o.ReadOnly = readOnly
 	if len(files) > 0 {
 		o.FS = storage.Passed(storage.OS, files)
 	}
@@ -122,7 +137,13 @@ func (d *Disk) open(path string, files []*os.File) (*chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &chain{device: img, image: img}, nil
+	c := &chain{device: img, image: img, layers: img.Layers()}
+	for i := range c.layers {
+		if c.layers[i].Name, err = filepath.Abs(c.layers[i].Name); err != nil {
+			return nil, errors.Join(err, img.Close())
+		}
+	}
+	return c, nil
 }
 
 // start begins the write-back of a chain that is shown.
@@ -191,43 +212,72 @@ func (d *Disk) current() *chain {
 	return d.chain
 }
 
+// NewOwner is an owner that no one else is.
+func (d *Disk) NewOwner() Owner {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.owners++
+	return d.owners
+}
+
+// PausedBy tells whether the disk is paused, and owner's to unpause.
+func (d *Disk) PausedBy(owner Owner) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.chain == nil && !d.closed && d.owner == owner
+}
+
 // Pause makes new requests wait, waits for those under way, flushes, and
 // closes the chain: its files are unlocked and may be changed by others until
-// Unpause. When it fails the disk goes on, unless the chain can't be opened
-// again: Trouble tells. One that is paused is blockdev.ErrPaused.
-func (d *Disk) Pause(ctx context.Context) error {
+// the owner's Unpause. It makes sure first that the chain can be opened again.
+// When it fails the disk goes on; where it was closed and can't be opened again
+// it is paused, and owner's: Trouble tells. One that owner has paused is
+// blockdev.ErrPaused, one that another has paused ErrHeld.
+func (d *Disk) Pause(ctx context.Context, owner Owner) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
 	c := d.current()
 	if c == nil {
-		return d.notOpen()
+		return d.notOpen(owner)
+	}
+	if c.image != nil && d.options.VHD.FS == nil {
+		if err := d.files.rehearse(c.layers, c.image.ReadOnly()); err != nil {
+			return fmt.Errorf("it could not be opened again: %w", err)
+		}
 	}
 	if err := d.gate.Pause(ctx); err != nil {
+		d.files.forgetKept()
 		return err
 	}
-	if err := d.shut(c); err != nil {
-		return errors.Join(err, d.reopen("", nil))
+	err := d.shut(c, owner)
+	if err != nil {
+		// A sync that failed is final: what the kernel has dropped it would
+		// not write again.
+		return errors.Join(err, d.reopen("", nil, err))
 	}
 	return nil
 }
 
 // notOpen is why there is no chain to pause.
-func (d *Disk) notOpen() error {
+func (d *Disk) notOpen(owner Owner) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	switch {
+	case d.closed:
 		return blockdev.ErrClosed
+	case d.owner != owner:
+		return ErrHeld
 	}
 	return blockdev.ErrPaused
 }
 
 // shut closes the chain behind a paused gate. The turn is held.
-func (d *Disk) shut(c *chain) error {
+func (d *Disk) shut(c *chain, owner Owner) error {
 	d.stopWriteback(c)
 	err := c.device.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.chain = nil
+	d.chain, d.owner = nil, owner
 	return err
 }
 
@@ -245,42 +295,64 @@ func (d *Disk) stopWriteback(c *chain) {
 	}
 }
 
-// Unpause opens the chain of the image at path, which is absolute, or of the one that was open if
-// path is empty, and lets the requests go on. files are some of the chain's that
-// are open already, the caller's to close. When it fails the disk stays paused, and Unpause may be
-// called again: with the image gone, say, or of another size. A disk that isn't
-// paused is blockdev.ErrNotPaused.
-func (d *Disk) Unpause(ctx context.Context, path string, files []*os.File) error {
+// Unpause opens the chain of the image at path, which is absolute, or of the
+// one that was open if path is empty, and lets the requests go on. passed are
+// some of the chain's files that are open already, the caller's to close. When
+// it fails the disk stays paused, and Unpause may be called again: with the image
+// gone, say, or of another size. A disk that isn't paused is
+// blockdev.ErrNotPaused, one that another has paused ErrHeld, unless it is paused
+// only because it could not go on.
+func (d *Disk) Unpause(ctx context.Context, owner Owner, path string, passed []*os.File) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if d.current() != nil {
-		return blockdev.ErrNotPaused
+	if err := d.mayUnpause(owner); err != nil {
+		return err
 	}
-	return d.reopen(path, files)
+	return d.reopen(path, passed, nil)
 }
 
-// reopen is Unpause; the turn is held, and the gate paused.
-func (d *Disk) reopen(path string, files []*os.File) error {
+func (d *Disk) mayUnpause(owner Owner) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return blockdev.ErrClosed
+	case d.chain != nil:
+		return blockdev.ErrNotPaused
+	case d.owner != owner && d.trouble == nil:
+		return ErrHeld
+	}
+	return nil
+}
+
+// reopen is Unpause; the turn is held, and the gate paused. failed is why the
+// disk is to be read-only from now on, nil if it isn't.
+func (d *Disk) reopen(path string, passed []*os.File, failed error) error {
 	if path == "" {
 		path = d.Path()
 	}
-	c, err := d.open(path, files)
+	c, err := d.open(path, d.files.all(passed), d.options.VHD.ReadOnly || failed != nil)
 	if err == nil {
+		c.failed = failed
 		if err = d.gate.Resume(c.device); err != nil {
 			err = errors.Join(err, c.device.Close())
 		}
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.trouble = err
+	if err == nil {
+		d.start(c)
+		d.path, d.chain = path, c
+	}
+	d.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	d.start(c)
-	d.path, d.chain = path, c
+	d.files.forgetKept()
+	d.files.remember(passed)
 	return nil
 }
 
@@ -293,6 +365,9 @@ func (d *Disk) Err() error {
 	c := d.current()
 	if c == nil {
 		return nil
+	}
+	if c.failed != nil {
+		return fmt.Errorf("%w since it could not be closed for a pause: %w", blockdev.ErrReadOnly, c.failed)
 	}
 	return c.device.Err()
 }
@@ -319,6 +394,7 @@ func (d *Disk) Close() error {
 		d.stopWriteback(c)
 	}
 	err := d.gate.Close()
+	d.files.close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.chain, d.closed = nil, true

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,7 @@ func expect(t *testing.T, dev blockdev.Device, off int64, fill byte) {
 func TestASnapshotUnderARunningGuest(t *testing.T) {
 	d, files := image(t, Options{})
 	write(t, d.Device(), 0, 1)
-	check(t, d.Pause(t.Context()))
+	check(t, d.Pause(t.Context(), ByMessage))
 	if !d.Paused() || d.Image() != nil {
 		t.Error("paused, and open all the same")
 	}
@@ -88,7 +89,7 @@ func TestASnapshotUnderARunningGuest(t *testing.T) {
 	guest.Go(func() { d.Device().WriteAt(sector(2), 512) })
 	// The chain is unlocked: others may change it.
 	check(t, vhd.Snapshot("/a.vhd", "/b.vhd", vhd.SnapshotOptions{FS: files}))
-	check(t, d.Unpause(t.Context(), "/b.vhd", nil))
+	check(t, d.Unpause(t.Context(), ByMessage, "/b.vhd", nil))
 	guest.Wait()
 
 	if d.Path() != "/b.vhd" || len(d.Image().Layers()) != 2 || d.Paused() {
@@ -106,22 +107,22 @@ func TestASnapshotUnderARunningGuest(t *testing.T) {
 func TestAnImageThatIsGoneLeavesTheDiskPaused(t *testing.T) {
 	d, files := image(t, Options{})
 	write(t, d.Device(), 0, 1)
-	check(t, d.Pause(t.Context()))
+	check(t, d.Pause(t.Context(), ByMessage))
 	check(t, files.Rename("/a.vhd", "/elsewhere.vhd"))
-	if err := d.Unpause(t.Context(), "", nil); !errors.Is(err, fs.ErrNotExist) {
+	if err := d.Unpause(t.Context(), ByMessage, "", nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("unpause: %v", err)
 	}
 	if err := d.Trouble(); !d.Paused() || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("paused %v, trouble %v", d.Paused(), err)
 	}
 	check(t, vhd.Create("/small.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size / 2}))
-	if err := d.Unpause(t.Context(), "/small.vhd", nil); err == nil || !strings.Contains(err.Error(), "524288 bytes") {
+	if err := d.Unpause(t.Context(), ByMessage, "/small.vhd", nil); err == nil || !strings.Contains(err.Error(), "524288 bytes") {
 		t.Errorf("another size: %v", err)
 	}
 	again, err := vhd.Open("/small.vhd", vhd.Options{FS: files}) // what was refused was closed again
 	check(t, err)
 	check(t, again.Close())
-	check(t, d.Unpause(t.Context(), "/elsewhere.vhd", nil))
+	check(t, d.Unpause(t.Context(), ByMessage, "/elsewhere.vhd", nil))
 	if d.Trouble() != nil {
 		t.Errorf("trouble: %v", d.Trouble())
 	}
@@ -130,17 +131,17 @@ func TestAnImageThatIsGoneLeavesTheDiskPaused(t *testing.T) {
 
 func TestPausedOnce(t *testing.T) {
 	d, _ := image(t, Options{})
-	if err := d.Unpause(t.Context(), "", nil); !errors.Is(err, blockdev.ErrNotPaused) {
+	if err := d.Unpause(t.Context(), ByMessage, "", nil); !errors.Is(err, blockdev.ErrNotPaused) {
 		t.Errorf("unpause: %v", err)
 	}
-	check(t, d.Pause(t.Context()))
-	if err := d.Pause(t.Context()); !errors.Is(err, blockdev.ErrPaused) {
+	check(t, d.Pause(t.Context(), ByMessage))
+	if err := d.Pause(t.Context(), ByMessage); !errors.Is(err, blockdev.ErrPaused) {
 		t.Errorf("second pause: %v", err)
 	}
 	check(t, d.Flush()) // nothing is unflushed
 	check(t, d.Close())
 	check(t, d.Close())
-	if err := d.Pause(t.Context()); !errors.Is(err, blockdev.ErrClosed) {
+	if err := d.Pause(t.Context(), ByMessage); !errors.Is(err, blockdev.ErrClosed) {
 		t.Errorf("pause after close: %v", err)
 	}
 	if d.Paused() {
@@ -158,7 +159,7 @@ func TestAPauseThatFailsGoesOn(t *testing.T) {
 	check(t, d.Flush())
 	write(t, d.Device(), 512, 2)
 	fault.Add(storagetest.Rule{Op: storagetest.OpSync})
-	if err := d.Pause(t.Context()); err == nil || d.Paused() {
+	if err := d.Pause(t.Context(), ByMessage); err == nil || d.Paused() {
 		t.Errorf("pause: %v, paused %v", err, d.Paused())
 	}
 	expect(t, d.Device(), 0, 1)
@@ -172,11 +173,11 @@ func TestAPauseGivesUpWithItsContext(t *testing.T) {
 	d, _ := image(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	check(t, d.Pause(t.Context()))
-	if err := d.Unpause(ctx, "", nil); !errors.Is(err, context.Canceled) || !d.Paused() {
+	check(t, d.Pause(t.Context(), ByMessage))
+	if err := d.Unpause(ctx, ByMessage, "", nil); !errors.Is(err, context.Canceled) || !d.Paused() {
 		t.Errorf("unpause: %v", err)
 	}
-	check(t, d.Unpause(t.Context(), "", nil))
+	check(t, d.Unpause(t.Context(), ByMessage, "", nil))
 }
 
 // TestMetadataIsWrittenBack: in each chain that is opened, and not before it is
@@ -197,8 +198,8 @@ func TestMetadataIsWrittenBack(t *testing.T) {
 		if d.Image().Dirty() {
 			t.Error("not flushed")
 		}
-		check(t, d.Pause(t.Context()))
-		check(t, d.Unpause(t.Context(), "", nil))
+		check(t, d.Pause(t.Context(), ByMessage))
+		check(t, d.Unpause(t.Context(), ByMessage, "", nil))
 		write(t, d.Device(), 128<<10, 1)
 		time.Sleep(3 * time.Second)
 		if d.Image().Dirty() {
@@ -217,8 +218,8 @@ func TestARawImage(t *testing.T) {
 	check(t, f.Close())
 	d := open(t, Options{Path: "/disk.img", Raw: true, VHD: vhd.Options{FS: files}})
 	write(t, d.Device(), 512, 3)
-	check(t, d.Pause(t.Context()))
-	check(t, d.Unpause(t.Context(), "", nil))
+	check(t, d.Pause(t.Context(), ByMessage))
+	check(t, d.Unpause(t.Context(), ByMessage, "", nil))
 	expect(t, d.Device(), 512, 3)
 	if d.Image() != nil || d.Err() != nil || d.Warnings() != nil {
 		t.Error("a raw image has no VHD")
@@ -236,7 +237,87 @@ func TestRelativePathsOutliveTheWorkingDirectory(t *testing.T) {
 	check(t, os.Rename("parents/a.vhd", "parents/moved.vhd"))
 	d := open(t, Options{Path: "children/b.vhd", VHD: vhd.Options{Parent: "parents/moved.vhd"}})
 	t.Chdir("/")
-	check(t, d.Pause(t.Context()))
-	check(t, d.Unpause(t.Context(), "", nil))
+	check(t, d.Pause(t.Context(), ByMessage))
+	check(t, d.Unpause(t.Context(), ByMessage, "", nil))
 	expect(t, d.Device(), 0, 0)
+}
+
+func TestAPauseIsItsOwners(t *testing.T) {
+	d, files := image(t, Options{})
+	one, other := d.NewOwner(), d.NewOwner()
+	check(t, d.Pause(t.Context(), one))
+	if err := d.Pause(t.Context(), one); !errors.Is(err, blockdev.ErrPaused) {
+		t.Errorf("again: %v", err)
+	}
+	for _, stranger := range []Owner{other, ByMessage} {
+		if err := d.Pause(t.Context(), stranger); !errors.Is(err, ErrHeld) {
+			t.Errorf("pause by another: %v", err)
+		}
+		if err := d.Unpause(t.Context(), stranger, "", nil); !errors.Is(err, ErrHeld) || !d.PausedBy(one) || d.PausedBy(stranger) {
+			t.Errorf("unpause by another: %v", err)
+		}
+	}
+	// One that is paused against its owner's will anybody may have go on.
+	check(t, files.Rename("/a.vhd", "/b.vhd"))
+	if err := d.Unpause(t.Context(), one, "", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unpause: %v", err)
+	}
+	check(t, d.Unpause(t.Context(), ByMessage, "/b.vhd", nil))
+	if err := d.Unpause(t.Context(), one, "", nil); !errors.Is(err, blockdev.ErrNotPaused) {
+		t.Errorf("unpause of what has gone on: %v", err)
+	}
+}
+
+// TestAPauseIsRefusedThatCouldNotEnd: what can't be opened again isn't closed.
+func TestAPauseIsRefusedThatCouldNotEnd(t *testing.T) {
+	dir := t.TempDir()
+	path, moved := filepath.Join(dir, "a.vhd"), filepath.Join(dir, "moved.vhd")
+	check(t, vhd.Create(path, vhd.CreateOptions{Type: format.Dynamic, Size: size}))
+	d := open(t, Options{Path: path})
+	check(t, os.Rename(path, moved))
+	if err := d.Pause(t.Context(), ByMessage); !errors.Is(err, fs.ErrNotExist) || d.Paused() {
+		t.Errorf("the image is gone: %v", err)
+	}
+	check(t, vhd.Create(path, vhd.CreateOptions{Type: format.Dynamic, Size: size}))
+	if err := d.Pause(t.Context(), ByMessage); !errors.Is(err, errReplaced) || d.Paused() {
+		t.Errorf("another image of that name: %v", err)
+	}
+	check(t, os.Rename(moved, path))
+	check(t, d.Pause(t.Context(), ByMessage))
+	check(t, d.Unpause(t.Context(), ByMessage, "", nil))
+}
+
+// TestPassedFilesServeAllPausesToCome, for a process that could not open them,
+// and lock nobody out during one.
+func TestPassedFilesServeAllPausesToCome(t *testing.T) {
+	dir := t.TempDir()
+	path, child := filepath.Join(dir, "a.vhd"), filepath.Join(dir, "b.vhd")
+	check(t, vhd.Create(path, vhd.CreateOptions{Type: format.Dynamic, Size: size}))
+	d := open(t, Options{Path: path})
+	check(t, d.Pause(t.Context(), ByMessage))
+	check(t, vhd.Snapshot(path, child, vhd.SnapshotOptions{}))
+	var passed []*os.File
+	for name, flag := range map[string]int{child: os.O_RDWR, path: os.O_RDONLY} {
+		f, err := os.OpenFile(name, flag, 0)
+		check(t, err)
+		passed = append(passed, f)
+	}
+	check(t, d.Unpause(t.Context(), ByMessage, child, passed))
+	closeAll(passed)
+	for range 3 {
+		write(t, d.Device(), 0, 1)
+		check(t, d.Pause(t.Context(), ByMessage))
+		if len(d.files.kept) != 0 {
+			t.Errorf("%d files were opened by name", len(d.files.kept))
+		}
+		other, err := vhd.Open(child, vhd.Options{})
+		check(t, err)
+		check(t, other.Close())
+		check(t, d.Unpause(t.Context(), ByMessage, "", nil))
+		if other, err := vhd.Open(child, vhd.Options{}); err == nil {
+			t.Error("a second writer, after the pause")
+			other.Close()
+		}
+	}
+	expect(t, d.Device(), 0, 1)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
@@ -25,19 +26,25 @@ const patience = time.Second
 // has open, so that it can say that the image is closed.
 const lazyGrace = 250 * time.Millisecond
 
+// errPaused is a block device that can't be taken away while it is paused.
+var errPaused = fmt.Errorf("%w: it is paused, and must go on first", frontend.ErrBusy)
+
 // Image is what is shown, as far as its pauses and its end are concerned.
 type Image interface {
 	Flush() error
 	Err() error // why it turned read-only; nil if it didn't
 	Close() error
 
-	// Pause holds requests back and closes the image's chain; Unpause opens
-	// that of the image at path, the same one if that is empty, with files in
-	// place of names where they are given.
-	Pause(ctx context.Context) error
-	Unpause(ctx context.Context, path string, files []*os.File) error
+	// Pause holds requests back and closes the image's chain; Unpause, of the
+	// same owner, opens that of the image at path, the same one if that is
+	// empty, with files in place of names where they are given.
+	Pause(ctx context.Context, owner livedisk.Owner) error
+	Unpause(ctx context.Context, owner livedisk.Owner, path string, files []*os.File) error
+	NewOwner() livedisk.Owner
+	PausedBy(owner livedisk.Owner) bool
 	Paused() bool
 	Trouble() error // why it is paused although it was to go on; nil if it isn't
+	Path() string   // of the image that is open, or was before the pause
 }
 
 // Server watches over one disk. Make it with New, run it with Run; Handle is
@@ -160,6 +167,11 @@ func (s *Server) outwait(ctx context.Context) {
 // detach takes the disk away, and notes that it is out of sight: flushed or,
 // with an error, not; or flushed and in use still.
 func (s *Server) detach(ctx context.Context) error {
+	if s.stays && s.image.Paused() {
+		// Requests that wait for the end of the pause would be waited for, and
+		// nobody could end it meanwhile.
+		return errPaused
+	}
 	err := s.session.Detach(ctx)
 	if err == nil || errors.Is(err, frontend.ErrUnflushed) || errors.Is(err, frontend.ErrHidden) {
 		s.hidden.Store(true)
@@ -262,29 +274,41 @@ func (s *Server) status() control.Response {
 	return control.Response{State: control.Running}
 }
 
-// pause answers when the image is flushed and its chain closed.
+// pause answers when the image is flushed and its chain closed. The pause is
+// whose the token is.
 func (s *Server) pause(ctx context.Context) control.Response {
-	err := s.image.Pause(ctx)
+	owner := s.image.NewOwner()
+	err := s.image.Pause(ctx, owner)
+	r := s.afterwards(err)
+	if s.image.PausedBy(owner) {
+		r.Token = uint64(owner)
+		// Whoever paused it sees by this whether others were faster.
+		r.File, _ = control.StatFile(s.image.Path())
+	}
 	if err == nil {
 		s.log.Info("paused")
-	}
-	r := failure(err)
-	if s.image.Paused() {
-		r.State = control.Paused
+	} else {
+		s.log.Error("can't pause", "error", err)
 	}
 	return r
 }
 
 // unpause answers when the disk goes on, or why it doesn't.
 func (s *Server) unpause(ctx context.Context, request control.Request) control.Response {
-	err := s.image.Unpause(ctx, request.Image, request.Files)
-	if err != nil {
-		s.log.Error("can't go on", "image", request.Image, "error", err)
+	err := s.image.Unpause(ctx, livedisk.Owner(request.Token), request.Image, request.Files)
+	r := s.afterwards(err)
+	if err == nil {
+		s.log.Info("goes on", "image", r.Image)
 	} else {
-		s.log.Info("goes on", "image", request.Image)
+		s.log.Error("can't go on", "image", request.Image, "error", err)
 	}
+	return r
+}
+
+// afterwards is how the disk is after a pause or an unpause.
+func (s *Server) afterwards(err error) control.Response {
 	r := failure(err)
-	r.State = control.Running
+	r.State, r.Image = control.Running, []byte(s.image.Path())
 	if s.image.Paused() {
 		r.State = control.Paused
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
@@ -32,6 +34,7 @@ type world struct {
 	deadErr   error // the image's Err
 	pauseErr  error
 	paused    bool
+	owner     livedisk.Owner
 	trouble   error // what Unpause meets
 	away      bool  // somebody else took it out of sight
 	elsewhere bool  // another mount namespace has it mounted
@@ -101,14 +104,21 @@ func (w *world) Err() error   { return w.deadErr }
 func (w *world) Close() error { w.note("close"); return w.closeErr }
 func (w *world) stop() error  { w.note("stop"); return w.stopErr }
 
-func (w *world) Pause(context.Context) error {
+func (w *world) Pause(_ context.Context, owner livedisk.Owner) error {
 	w.note("pause")
 	w.paused = w.pauseErr == nil
+	w.owner = owner
 	return w.pauseErr
 }
 
-func (w *world) Unpause(_ context.Context, path string, _ []*os.File) error {
+func (w *world) NewOwner() livedisk.Owner           { return 5 }
+func (w *world) PausedBy(owner livedisk.Owner) bool { return w.paused && w.owner == owner }
+
+func (w *world) Unpause(_ context.Context, owner livedisk.Owner, path string, _ []*os.File) error {
 	w.note("unpause " + path)
+	if owner != w.owner {
+		w.note("of another")
+	}
 	w.paused = w.trouble != nil
 	return w.trouble
 }
@@ -158,7 +168,7 @@ func TestAnUnmountRequestIsAnsweredWhenTheImageIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		s, _, result := w.run()
-		if r := s.request(t, control.Unmount, false); r != (control.Response{Closed: true}) {
+		if r := s.request(t, control.Unmount, false); !reflect.DeepEqual(r, control.Response{Closed: true}) {
 			t.Errorf("response %+v", r)
 		}
 		w.want(t, "detach, stop, close")
@@ -205,7 +215,7 @@ func TestALazyUnmountOfABusyDiskIsPendingUntilItsLastUserLeaves(t *testing.T) {
 		w := newWorld()
 		w.busy = true
 		s, _, result := w.run()
-		if r := s.request(t, control.Unmount, true); r != (control.Response{Pending: true, State: control.Closing}) {
+		if r := s.request(t, control.Unmount, true); !reflect.DeepEqual(r, control.Response{Pending: true, State: control.Closing}) {
 			t.Errorf("response %+v", r)
 		}
 		if r := s.request(t, control.Status, false); r.State != control.Closing {
@@ -238,7 +248,7 @@ func TestADiskThatAnotherNamespaceHasMountedIsServedOn(t *testing.T) {
 		s, signals, result := w.run()
 		want := control.Response{Busy: true, Pending: true, Error: "the disk is in use: hidden here, but elsewhere"}
 		for range 2 {
-			if r := s.request(t, control.Unmount, false); r != want {
+			if r := s.request(t, control.Unmount, false); !reflect.DeepEqual(r, want) {
 				t.Errorf("response %+v", r)
 			}
 		}
@@ -410,7 +420,7 @@ func TestALazyUnmountOfABusyDiskSaysThatItIsNotFlushed(t *testing.T) {
 		w.busy, w.flushErr = true, errors.New("no space left")
 		s, _, result := w.run()
 		want := control.Response{Pending: true, State: control.Closing, Error: "not flushed: no space left"}
-		if r := s.request(t, control.Unmount, true); r != want {
+		if r := s.request(t, control.Unmount, true); !reflect.DeepEqual(r, want) {
 			t.Errorf("response %+v", r)
 		}
 		if r := s.request(t, control.Status, false); r.State != control.Closing {
@@ -458,7 +468,7 @@ func TestUnmountsThatMeetAllGetTheSameAnswer(t *testing.T) {
 func TestFlushRequest(t *testing.T) {
 	w := newWorld()
 	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
-	if r := s.request(t, control.Flush, false); r != (control.Response{}) {
+	if r := s.request(t, control.Flush, false); !reflect.DeepEqual(r, control.Response{}) {
 		t.Errorf("response %+v", r)
 	}
 	w.flushErr = errors.New("no space left")
@@ -473,7 +483,7 @@ func TestStatusOfADeviceThatTurnedReadOnly(t *testing.T) {
 	w.deadErr = errors.New("a sync failed")
 	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
 	want := control.Response{State: control.ReadOnlyAfterError, Error: "a sync failed"}
-	if r := s.request(t, control.Status, false); r != want {
+	if r := s.request(t, control.Status, false); !reflect.DeepEqual(r, want) {
 		t.Errorf("response %+v", r)
 	}
 }
@@ -568,7 +578,7 @@ func TestAPausedDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		s, _, result := w.run()
-		if r := s.request(t, control.Pause, false); r.State != control.Paused || r.Error != "" {
+		if r := s.request(t, control.Pause, false); r.State != control.Paused || r.Error != "" || r.Token != 5 || string(r.Image) != w.Path() {
 			t.Errorf("pause: %+v", r)
 		}
 		if r := s.request(t, control.Status, false); r.State != control.Paused {
@@ -576,21 +586,47 @@ func TestAPausedDisk(t *testing.T) {
 		}
 		w.trouble = errors.New("b.vhd is gone")
 		for _, op := range []control.Op{control.Unpause, control.Status} {
-			if r := s.request(t, op, false); r.State != control.Paused || r.Error != "b.vhd is gone" {
+			if r := s.Handle(t.Context(), control.Request{Op: op, Token: 5}); r.State != control.Paused || r.Error != "b.vhd is gone" {
 				t.Errorf("%s: %+v", op, r)
 			}
 		}
 		w.trouble = nil
-		r := s.Handle(t.Context(), control.Request{Op: control.Unpause, Image: "/b.vhd"})
+		r := s.Handle(t.Context(), control.Request{Op: control.Unpause, Token: 5, Image: "/b.vhd"})
 		if r.State != control.Running || r.Error != "" {
 			t.Errorf("unpause: %+v", r)
 		}
 		w.want(t, "pause, unpause , unpause /b.vhd")
 		w.pauseErr = errors.New("can't flush")
-		if r := s.request(t, control.Pause, false); r.State == control.Paused || r.Error != "can't flush" {
+		if r := s.request(t, control.Pause, false); r.State == control.Paused || r.Error != "can't flush" || r.Token != 0 {
 			t.Errorf("pause that failed: %+v", r)
 		}
 		w.end(nil)
+		<-result
+	})
+}
+
+// TestAPausedBlockDeviceIsNotTakenAway: what waits for the end of the pause
+// would be waited for.
+func TestAPausedBlockDeviceIsNotTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
+		s.NeverHide()
+		signals, result := make(chan os.Signal, 1), make(chan error, 1)
+		go func() { result <- s.Run(signals) }()
+		s.request(t, control.Pause, false)
+		for _, lazy := range []bool{false, true} {
+			if r := s.request(t, control.Unmount, lazy); !r.Busy || !strings.Contains(r.Error, "paused") {
+				t.Errorf("unmount, lazy %v: %+v", lazy, r)
+			}
+		}
+		if n := len(w.detaches()); n != 0 {
+			t.Errorf("taken away while paused: %s", w.story())
+		}
+		s.Handle(t.Context(), control.Request{Op: control.Unpause, Token: 5})
+		if r := s.request(t, control.Unmount, false); !r.Closed {
+			t.Errorf("unmount: %+v", r)
+		}
 		<-result
 	})
 }

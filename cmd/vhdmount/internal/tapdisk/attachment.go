@@ -11,7 +11,6 @@ import (
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/tapctl"
-	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/frontend"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
@@ -170,21 +169,13 @@ func (s *Server) show(ctx context.Context, a *attachment, disk *livedisk.Disk, r
 	}
 	session, err := blktap.New(blktap.Options{
 		Driver: s.o.Driver, Ring: ring, ReadOnly: readOnly, LockMemory: s.o.LockMemory, Log: s.o.Log,
-		Pause:  func() error { return pause(context.Background(), disk) },
-		Resume: func() error { return unpaused(disk.Unpause(context.Background(), "", nil)) },
+		Pause:  func() error { return Pause(context.Background(), disk) },
+		Resume: func() error { return Resume(context.Background(), disk) },
 	}).Attach(ctx, disk.Device())
 	if err != nil {
 		return nil, errors.Join(err, ring.Close())
 	}
 	return session.(*blktap.Session), nil
-}
-
-// unpaused has the module's RESUME find a disk that a message has unpaused.
-func unpaused(err error) error {
-	if errors.Is(err, blockdev.ErrNotPaused) {
-		return nil
-	}
-	return err
 }
 
 // remap maps the ring of a minor again after its session took it away. The

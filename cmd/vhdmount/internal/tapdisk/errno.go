@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd"
@@ -41,6 +42,7 @@ var errnos = []struct {
 	{blktap.ErrNoMinor, unix.ENODEV},
 	{blktap.ErrNoModule, unix.ENODEV},
 	{blockdev.ErrNotPaused, unix.EINVAL},
+	{livedisk.ErrHeld, unix.EBUSY},
 	{blockdev.ErrSizeChanged, unix.EMEDIUMTYPE},
 	{blockdev.ErrClosed, unix.ESHUTDOWN},
 	{blockdev.ErrNoSpace, unix.ENOSPC},

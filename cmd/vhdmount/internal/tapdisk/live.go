@@ -100,10 +100,21 @@ func (l *live) State() tapctl.State {
 	}
 }
 
-func (l *live) Pause(ctx context.Context) error { return pause(ctx, l.disk) }
+func (l *live) Pause(ctx context.Context) error { return Pause(ctx, l.disk) }
 
-func pause(ctx context.Context, disk *livedisk.Disk) error {
-	if err := disk.Pause(ctx); err != nil && !errors.Is(err, blockdev.ErrPaused) {
+// Pause pauses a disk for a message, or for the module. One that is paused so
+// already stays so; one that another has paused is livedisk.ErrHeld.
+func Pause(ctx context.Context, disk *livedisk.Disk) error {
+	if err := disk.Pause(ctx, livedisk.ByMessage); err != nil && !errors.Is(err, blockdev.ErrPaused) {
+		return err
+	}
+	return nil
+}
+
+// Resume has a disk go on for the module, which may find that a message has
+// done so.
+func Resume(ctx context.Context, disk *livedisk.Disk) error {
+	if err := disk.Unpause(ctx, livedisk.ByMessage, "", nil); err != nil && !errors.Is(err, blockdev.ErrNotPaused) {
 		return err
 	}
 	return nil
@@ -121,7 +132,7 @@ func (l *live) Unpause(ctx context.Context, name string) error {
 		}
 		path = p
 	}
-	return l.disk.Unpause(ctx, path, nil)
+	return l.disk.Unpause(ctx, livedisk.ByMessage, path, nil)
 }
 
 func (l *live) Stats() blktap.Stats { return l.session.Stats() }
