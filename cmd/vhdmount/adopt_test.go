@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -270,5 +271,14 @@ func TestNoModuleIsSaidPlainly(t *testing.T) {
 	code, out, stderr := h.vhdmount("mount", "-f", "--frontend", "blktap", h.image)
 	if code != 1 || out != "" || !strings.Contains(stderr, "blktap module is not loaded") || !strings.Contains(stderr, "--frontend fuse") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("%d, %q, %q", code, out, stderr)
+	}
+}
+
+func TestANodeThatIsYoungerThanTheMountIsAnothers(t *testing.T) {
+	node := filepath.Join(t.TempDir(), "tapdev0")
+	before := time.Now().Add(-time.Minute)
+	must(t, os.WriteFile(node, nil, 0o600))
+	if !madeAfter(node, before) || madeAfter(node, time.Now().Add(time.Minute)) || madeAfter(node+"x", before) {
+		t.Error("wrong about a node's age")
 	}
 }

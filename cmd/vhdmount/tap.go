@@ -79,7 +79,7 @@ func (t *tapTool) verb() *cli.Command {
 			t.verbOf("open", "-p PID -m MINOR -a TYPE:PATH [flags]", "open an image and make its block device", t.open,
 				append(openFlags(), pidFlag(), minorFlag(), boolFlag("encrypted", "E", "read the image's key, 32 or 64 bytes, from standard input"))...),
 			t.verbOf("close", "-p PID -m MINOR [-f] [-t SECONDS]", "take the block device away and close the image", t.close,
-				pidFlag(), minorFlag(), boolFlag("force", "f", "don't wait for a guest that is gone"), timeoutFlag()),
+				pidFlag(), minorFlag(), boolFlag("force", "f", "don't wait for a guest that is gone (Xen's tapdisk; this one never does)"), timeoutFlag()),
 			t.verbOf("pause", "-p PID -m MINOR [-t SECONDS]", "drain, flush and close the image; requests wait", t.pause, pidFlag(), minorFlag(), timeoutFlag()),
 			t.verbOf("unpause", "-p PID -m MINOR [-a TYPE:PATH] [-2 TYPE:PATH] [-c FILE]", "open the image afresh, or another, and go on", t.unpause,
 				pidFlag(), minorFlag(), imageFlag(), secondaryFlag(), valueFlag("log", "c", "log dirty blocks to `FILE`"), layoutFlag()),
@@ -169,7 +169,7 @@ func openFlags() []cli.Flag {
 		boolFlag("cache", "r", "keep what is read of the parents in the leaf"),
 		secondaryFlag(),
 		boolFlag("standby", "s", "write to the second image only once the first is out of space"),
-		valueFlag("request-timeout", "t", "fail a request after `SECONDS`"),
+		valueFlag("request-timeout", "t", "fail a request after `SECONDS` (Xen's tapdisk; this one waits for its disk)"),
 		valueFlag("log", "C", "log dirty blocks to `FILE`"),
 		layoutFlag(),
 	}

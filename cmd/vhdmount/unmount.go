@@ -258,6 +258,9 @@ func (u unmounter) freeStale(e registry.Entry) error {
 		return nil
 	}
 	tap, err := u.driver.Find(*e.Minor)
+	if err == nil && madeAfter(tap.Path, e.Since) {
+		err = blktap.ErrMinorInUse
+	}
 	if err == nil {
 		err = u.unserved(tap)
 	}
@@ -273,6 +276,14 @@ func (u unmounter) freeStale(e registry.Entry) error {
 		return fmt.Errorf("%s: %w: %s", e.Disk, frontend.ErrBusy, strings.Join(u.driver.Holders(tap), ", "))
 	}
 	return err
+}
+
+// madeAfter tells whether a node was made since: its minor was freed and is
+// somebody else's. One that is gone, or doesn't know its age, wasn't.
+func madeAfter(path string, since time.Time) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	return err == nil && st.Mask&unix.STATX_BTIME != 0 && time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).After(since)
 }
 
 // unserved tells by an error whether some process serves a minor.
