@@ -176,6 +176,14 @@ func (u unmounter) ask(record registry.Record) error {
 	if err := watch.Wait(u.Context.Context); err != nil {
 		return err
 	}
+	// It may have died when the image was closed, and its traces not gone.
+	if left, err := u.left(record); left {
+		if err := u.sweep(record); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
 	if response.Error != "" {
 		return fmt.Errorf("%s: unmounted, but %s%s", u.name, response.Error, seeLog(record.Entry))
 	}
@@ -195,13 +203,22 @@ func (u unmounter) awaitEnd(record registry.Record, watch *registry.Watch) error
 	if err != nil {
 		return err
 	}
+	left, err := u.left(record)
+	if left {
+		return u.clear(record)
+	}
+	return err
+}
+
+// left tells whether a server has ended and not taken its entry away.
+func (u unmounter) left(record registry.Record) (bool, error) {
 	records, err := u.dir.Records()
 	for _, r := range records {
 		if r.Name == record.Name && !r.Alive {
-			return u.clear(r)
+			return true, nil
 		}
 	}
-	return err
+	return false, err
 }
 
 // pending is a disk that is hidden, and that some program has open still.
@@ -229,8 +246,18 @@ func seeLog(e registry.Entry) string {
 	return " (log: " + e.Log + ")"
 }
 
-// clear takes away what a dead server left.
+// clear takes away what a dead server left, and says that it died.
 func (u unmounter) clear(record registry.Record) error {
+	if err := u.sweep(record); err != nil {
+		return err
+	}
+	warn(u.App.ErrWriter, "%s: its server had died, and what it had not flushed is lost%s", u.name, seeLog(record.Entry))
+	return nil
+}
+
+// sweep takes away what a server that has ended may have left: nothing, as a
+// rule.
+func (u unmounter) sweep(record registry.Record) error {
 	err := u.unmountStale(u.Context.Context, record.Entry)
 	if err == nil {
 		err = u.freeStale(record.Entry)
@@ -242,11 +269,8 @@ func (u unmounter) clear(record registry.Record) error {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	if record.Entry.MadeMountpoint {
-		if err := u.dir.RemoveMountpoint(record.Entry.Mountpoint); err != nil {
-			return err
-		}
+		return u.dir.RemoveMountpoint(record.Entry.Mountpoint)
 	}
-	warn(u.App.ErrWriter, "%s: its server had died, and what it had not flushed is lost%s", u.name, seeLog(record.Entry))
 	return nil
 }
 
@@ -305,8 +329,8 @@ func (u unmounter) unmountStale(ctx context.Context, e registry.Entry) error {
 	if err != nil {
 		return err
 	}
-	if !mounted || mount.Type != fuseType {
-		return nil
+	if !mounted || mount.Type != fuseType || !disconnected(e.Mountpoint) {
+		return nil // gone, or another's by now
 	}
 	err = fuse.Unmount(ctx, e.Mountpoint, u.lazy)
 	if errors.Is(err, frontend.ErrBusy) {

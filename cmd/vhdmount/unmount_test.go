@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
@@ -260,5 +261,33 @@ func TestABrokenEntryIsReportedBesideTheOthers(t *testing.T) {
 	}
 	if code, _, stderr := h.vhdmount("unmount", "/mnt/none"); code != 1 || !strings.Contains(stderr, "bad.json") {
 		t.Errorf("unmount of an unknown one: %d, %q", code, stderr)
+	}
+}
+
+// TestUnmountTakesAwayWhatAServerLeftThatDiedLast: the image is closed, so that
+// nothing is lost and nothing is said.
+func TestUnmountTakesAwayWhatAServerLeftThatDiedLast(t *testing.T) {
+	h := newHouse(t)
+	mnt := t.TempDir()
+	dir, err := registry.Open(h.run)
+	must(t, err)
+	text, err := json.Marshal(registry.Entry{Image: h.image, Disk: filepath.Join(mnt, "disk.raw"), Mountpoint: mnt, Frontend: "fuse", PID: 17})
+	must(t, err)
+	entry := filepath.Join(h.run, "disk-1.json")
+	must(t, os.WriteFile(entry, text, 0o600))
+	lock, err := os.Open(entry)
+	must(t, err)
+	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	server, err := control.Listen(dir.Socket("disk-1"), func(context.Context, control.Request) control.Response {
+		lock.Close() // it dies
+		return control.Response{Closed: true}
+	})
+	must(t, err)
+	defer server.Close()
+	if code, _, stderr := h.vhdmount("unmount", mnt); code != 0 || stderr != "" {
+		t.Errorf("unmount: %d, %s", code, stderr)
+	}
+	if left := h.records(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
 	}
 }

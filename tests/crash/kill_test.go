@@ -146,8 +146,7 @@ func (d *disk) killWhileMounting(t *testing.T) {
 	case err == nil || len(list) != 0:
 		t.Errorf("mount: %v; then the list has %+v", err, list)
 	case len(d.b.Mounts()) > 0: // it died before it could say that it was there
-		d.b.Fails([]string{"unmount", point}, point, "not among your mounts", "umount")
-		d.b.Tool("umount", point)
+		d.b.OK("unmount", point)
 	}
 	d.b.CheckGone(point)
 }
