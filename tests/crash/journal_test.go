@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -55,6 +56,7 @@ type writer struct {
 	bears          []syscall.Errno        // errors after which it goes on
 	calls          atomic.Int64           // that returned
 	syncs, refused atomic.Int64           // fsyncs that succeeded; calls that failed with one of bears
+	syncing        sync.Mutex             // held during an fsync
 }
 
 func newWriter(first, sectors int64, seed uint64) *writer {
@@ -109,6 +111,8 @@ func (w *writer) step(f *os.File) error {
 }
 
 func (w *writer) sync(f *os.File) error {
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
 	if err := f.Sync(); err != nil {
 		return err
 	}

@@ -95,12 +95,20 @@ func limitedFileSize(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
 // writeErrors are what the users of a disk get that can no longer be written.
 var writeErrors = []syscall.Errno{unix.EIO, unix.EROFS}
 
-// fileSystemTurnedReadOnly has ext4 find an error in itself.
+// fileSystemTurnedReadOnly has ext4 find an error in itself, while no fsync is
+// under way: one that is may succeed although its data is lost, since ext4 can't
+// convert the extents that it wrote to any more, and tells nobody.
 func fileSystemTurnedReadOnly(t *testing.T, d *disk, fs *harness.FileSystem) trouble {
 	trigger := fmt.Sprintf("/sys/fs/ext4/%s/trigger_fs_error", filepath.Base(fs.Device))
 	return trouble{
 		image: d.image,
-		begin: func(int) { check(t, os.WriteFile(trigger, []byte("1"), 0o200)) },
+		begin: func(int) {
+			for _, w := range d.programs {
+				w.syncing.Lock()
+				defer w.syncing.Unlock()
+			}
+			check(t, os.WriteFile(trigger, []byte("1"), 0o200))
+		},
 		after: fs.Remount,
 		seen:  writeErrors,
 	}
