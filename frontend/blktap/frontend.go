@@ -87,11 +87,6 @@ func (f *Frontend) Attach(ctx context.Context, dev blockdev.Device) (frontend.Se
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if o.LockMemory {
-		if err := lockMemory(); err != nil {
-			return nil, err
-		}
-	}
 	if o.Ring != nil {
 		s, err := attach(&o, o.Ring.tap, dev, info)
 		return sessionOrNil(s, err)
@@ -133,6 +128,11 @@ func attach(o *Options, tap Tap, dev blockdev.Device, info deviceInfo) (*Session
 	// stable. Where the ring has no flush, the guest has no way to ask for that.
 	if err := dev.Flush(); err != nil {
 		return nil, fmt.Errorf("flush before the disk is shown: %w", err)
+	}
+	if o.LockMemory { // now that there is a module, and before there is a device
+		if err := lockMemory(); err != nil {
+			return nil, err
+		}
 	}
 	port, err := o.port(tap)
 	if err != nil {
