@@ -104,9 +104,19 @@ func TestTheUnmountingProcessKeepsWhatItNeeds(t *testing.T) {
 	unmounter := unmounterOf(t, server)
 	want := fmt.Sprintf("%016x", 1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_SYS_PTRACE|1<<unix.CAP_DAC_READ_SEARCH)
 	b.Eventually("the unmounting process without what it doesn't need", func() bool { // it starts beside mount
-		is := status(t, unmounter)
-		return is["CapPrm"] == want && is["CapEff"] == want
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", unmounter))
+		check(t, err)
+		for _, thread := range threads {
+			text, err := os.ReadFile(thread)
+			if err == nil && !strings.Contains(string(text), "\nCapPrm:\t"+want+"\n") {
+				return false
+			}
+		}
+		return len(threads) > 0
 	})
+	if is := status(t, unmounter); is["CapPrm"] != want || is["CapEff"] != want {
+		t.Errorf("capabilities %s, %s; want %s", is["CapPrm"], is["CapEff"], want)
+	}
 	check(t, unix.Kill(server, unix.SIGKILL))
 	b.AwaitEnd(server)
 	b.AwaitEnd(unmounter)
