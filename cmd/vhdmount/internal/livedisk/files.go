@@ -54,15 +54,25 @@ func (f *files) keep(layer vhd.Layer, flag int) error {
 			return nil
 		}
 	}
+	file, err := OpenLayer(layer, flag)
+	if err == nil {
+		f.kept = append(f.kept, file)
+	}
+	return err
+}
+
+// OpenLayer opens the file of a layer once more, by its name. One that is
+// another file by now is an error.
+func OpenLayer(layer vhd.Layer, flag int) (*os.File, error) {
 	file, err := os.OpenFile(layer.Name, flag|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.kept = append(f.kept, file)
+	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil || id(&st) != layer.ID {
-		return errors.Join(fmt.Errorf("%s: %w", layer.Name, errReplaced), err)
+		return nil, errors.Join(fmt.Errorf("%s: %w", layer.Name, errReplaced), err, file.Close())
 	}
-	return nil
+	return file, nil
 }
 
 func id(st *unix.Stat_t) storage.FileID { return storage.FileID{Dev: st.Dev, Ino: st.Ino} }

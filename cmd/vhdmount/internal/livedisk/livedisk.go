@@ -5,6 +5,7 @@
 package livedisk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type Disk struct {
 	owner   Owner // of the pause
 	owners  Owner // given out
 	trouble error // what Trouble says; nil while chain isn't
+	failed  error // a close that failed: the disk is read-only from then on
 	lost    error // the first failure of a write-back that has ended
 }
 
@@ -67,7 +69,6 @@ type chain struct {
 	image     *vhd.Image       // nil for a raw image
 	writeback *vhd.Writebacker // nil without one
 	layers    []vhd.Layer      // of image, with absolute names
-	failed    error            // why it is open for reading alone, though it shouldn't be
 }
 
 // Owner is who paused a disk, and may have it go on.
@@ -253,7 +254,7 @@ func (d *Disk) Pause(ctx context.Context, owner Owner) error {
 	if err != nil {
 		// A sync that failed is final: what the kernel has dropped it would
 		// not write again.
-		return errors.Join(err, d.reopen("", nil, err))
+		return errors.Join(err, d.reopen("", nil))
 	}
 	return nil
 }
@@ -277,7 +278,7 @@ func (d *Disk) shut(c *chain, owner Owner) error {
 	err := c.device.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.chain, d.owner = nil, owner
+	d.chain, d.owner, d.failed = nil, owner, cmp.Or(d.failed, err)
 	return err
 }
 
@@ -311,7 +312,7 @@ func (d *Disk) Unpause(ctx context.Context, owner Owner, path string, passed []*
 	if err := d.mayUnpause(owner); err != nil {
 		return err
 	}
-	return d.reopen(path, passed, nil)
+	return d.reopen(path, passed)
 }
 
 func (d *Disk) mayUnpause(owner Owner) error {
@@ -328,15 +329,13 @@ func (d *Disk) mayUnpause(owner Owner) error {
 	return nil
 }
 
-// reopen is Unpause; the turn is held, and the gate paused. failed is why the
-// disk is to be read-only from now on, nil if it isn't.
-func (d *Disk) reopen(path string, passed []*os.File, failed error) error {
+// reopen is Unpause; the turn is held, and the gate paused.
+func (d *Disk) reopen(path string, passed []*os.File) error {
 	if path == "" {
 		path = d.Path()
 	}
-	c, err := d.open(path, d.files.all(passed), d.options.VHD.ReadOnly || failed != nil)
+	c, err := d.open(path, d.files.all(passed), d.options.VHD.ReadOnly || d.closeError() != nil)
 	if err == nil {
-		c.failed = failed
 		if err = d.gate.Resume(c.device); err != nil {
 			err = errors.Join(err, c.device.Close())
 		}
@@ -366,10 +365,17 @@ func (d *Disk) Err() error {
 	if c == nil {
 		return nil
 	}
-	if c.failed != nil {
-		return fmt.Errorf("%w since it could not be closed for a pause: %w", blockdev.ErrReadOnly, c.failed)
+	if failed := d.closeError(); failed != nil {
+		return fmt.Errorf("%w since it could not be closed for a pause: %w", blockdev.ErrReadOnly, failed)
 	}
 	return c.device.Err()
+}
+
+// closeError is the close for a pause that failed, nil if none did.
+func (d *Disk) closeError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
 }
 
 // StopWriteback ends the write-back of the chain that is open, and returns the

@@ -321,3 +321,29 @@ func TestPassedFilesServeAllPausesToCome(t *testing.T) {
 	}
 	expect(t, d.Device(), 0, 1)
 }
+
+// TestACloseThatFailsIsFinal: the disk can be read on, and no later pause makes
+// it writable again.
+func TestACloseThatFailsIsFinal(t *testing.T) {
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+	fault := storagetest.NewFault(files)
+	d := open(t, Options{Path: "/a.vhd", VHD: vhd.Options{FS: fault}})
+	write(t, d.Device(), 0, 1)
+	fault.Add(storagetest.Rule{Op: storagetest.OpTruncate}) // closing cuts the file back
+	if err := d.Pause(t.Context(), ByMessage); err == nil || d.Paused() {
+		t.Fatalf("pause: %v, paused %v", err, d.Paused())
+	}
+	fault.Heal()
+	for range 2 {
+		expect(t, d.Device(), 0, 1)
+		if _, err := d.Device().WriteAt(sector(2), 0); !errors.Is(err, blockdev.ErrReadOnly) {
+			t.Errorf("write: %v", err)
+		}
+		if err := d.Err(); !errors.Is(err, blockdev.ErrReadOnly) {
+			t.Errorf("Err is %v", err)
+		}
+		check(t, d.Pause(t.Context(), ByMessage))
+		check(t, d.Unpause(t.Context(), ByMessage, "", nil))
+	}
+}
