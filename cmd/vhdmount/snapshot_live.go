@@ -11,6 +11,7 @@ import (
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/core/vhd"
 )
@@ -170,7 +171,7 @@ func chainFiles(image string, parentDirs []string) ([]*os.File, error) {
 		if i == 0 {
 			flag = os.O_RDWR
 		}
-		f, err := os.OpenFile(layer.Name, flag, 0)
+		f, err := livedisk.OpenLayer(layer, flag)
 		if err != nil {
 			return files, errors.Join(err, img.Close())
 		}

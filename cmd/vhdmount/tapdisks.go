@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -87,49 +88,38 @@ func (t *tapTool) detach(c *cli.Context) error {
 	return t.dir.Detach(c.Context, pid, minor)
 }
 
+// onDisk does something to the disk that -p and -m mean, within -t.
+func onDisk(c *cli.Context, do func(ctx context.Context, pid int, minor uint16) error) error {
+	pid, minor, err := target(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel, err := within(c)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return do(ctx, pid, minor)
+}
+
 func (t *tapTool) close(c *cli.Context) error {
-	pid, minor, err := target(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := within(c)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	return t.dir.Close(ctx, pid, minor, c.Bool("force"))
+	return onDisk(c, func(ctx context.Context, pid int, minor uint16) error {
+		return t.dir.Close(ctx, pid, minor, c.Bool("force"))
+	})
 }
 
-func (t *tapTool) pause(c *cli.Context) error {
-	pid, minor, err := target(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := within(c)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	return t.dir.Pause(ctx, pid, minor)
-}
+func (t *tapTool) pause(c *cli.Context) error { return onDisk(c, t.dir.Pause) }
 
-func (t *tapTool) destroy(c *cli.Context) error {
-	pid, minor, err := target(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := within(c)
-	if err != nil {
-		return err
-	}
-	defer cancel()
+func (t *tapTool) destroy(c *cli.Context) error { return onDisk(c, t.destroyDisk) }
+
+func (t *tapTool) destroyDisk(ctx context.Context, pid int, minor uint16) error {
 	if err := t.dir.Close(ctx, pid, minor, false); err != nil {
 		return err
 	}
 	if err := t.dir.Detach(ctx, pid, minor); err != nil {
 		return err
 	}
-	err = t.driver.Free(blktap.Tap{Minor: int(minor)})
+	err := t.driver.Free(blktap.Tap{Minor: int(minor)})
 	if errors.Is(err, blktap.ErrNoMinor) {
 		return nil // a mount frees its minor itself
 	}

@@ -212,13 +212,11 @@ func (u unmounter) awaitEnd(record registry.Record, watch *registry.Watch) error
 
 // left tells whether a server has ended and not taken its entry away.
 func (u unmounter) left(record registry.Record) (bool, error) {
-	records, err := u.dir.Records()
-	for _, r := range records {
-		if r.Name == record.Name && !r.Alive {
-			return true, nil
-		}
+	r, err := u.dir.Record(record.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return false, err
+	return err == nil && !r.Alive, err
 }
 
 // pending is a disk that is hidden, and that some program has open still.

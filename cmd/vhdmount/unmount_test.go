@@ -284,10 +284,30 @@ func TestUnmountTakesAwayWhatAServerLeftThatDiedLast(t *testing.T) {
 	})
 	must(t, err)
 	defer server.Close()
+	other := filepath.Join(h.run, "other.json") // what is wrong with another mount's entry is no matter of this one
+	must(t, os.WriteFile(other, []byte("nonsense"), 0o600))
 	if code, _, stderr := h.vhdmount("unmount", mnt); code != 0 || stderr != "" {
 		t.Errorf("unmount: %d, %s", code, stderr)
 	}
+	must(t, os.Remove(other))
 	if left := h.records(); len(left) != 0 {
 		t.Errorf("left: %+v", left)
+	}
+}
+
+// TestUnmountIsNotFailedByAnothersEntry, when the server has left nothing.
+func TestUnmountIsNotFailedByAnothersEntry(t *testing.T) {
+	h := newHouse(t)
+	mnt := t.TempDir()
+	entries := make(chan *registry.Holding, 1)
+	entries <- h.registered("disk-1", mnt, func(context.Context, control.Request) control.Response {
+		if err := (<-entries).Remove(); err != nil {
+			t.Error(err)
+		}
+		return control.Response{Closed: true}
+	})
+	must(t, os.WriteFile(filepath.Join(h.run, "other.json"), []byte("nonsense"), 0o600))
+	if code, _, stderr := h.vhdmount("unmount", mnt); code != 0 || stderr != "" {
+		t.Errorf("unmount: %d, %s", code, stderr)
 	}
 }

@@ -72,19 +72,17 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("runtime directory %s: %w", abs, err)
 	}
 	d := &Dir{path: abs}
-	return d, d.pruneLogs()
+	d.pruneLogs()
+	return d, nil
 }
 
 // maxDeadLogs is how many logs are kept of servers that failed or died.
 const maxDeadLogs = 16
 
 // pruneLogs removes the oldest logs that nobody holds open beyond maxDeadLogs:
-// the directory is memory.
-func (d *Dir) pruneLogs() error {
-	names, err := filepath.Glob(filepath.Join(escape(d.path), "[^.]*.log"))
-	if err != nil {
-		return err
-	}
+// the directory is memory. One that can't be removed stays.
+func (d *Dir) pruneLogs() {
+	names, _ := filepath.Glob(filepath.Join(escape(d.path), "[^.]*.log"))
 	type log struct {
 		path    string
 		changed time.Time
@@ -97,27 +95,20 @@ func (d *Dir) pruneLogs() error {
 	}
 	slices.SortFunc(dead, func(a, b log) int { return b.changed.Compare(a.changed) })
 	for _, l := range dead[min(len(dead), maxDeadLogs):] {
-		if err := removeUnheld(l.path); err != nil {
-			return fmt.Errorf("runtime directory: %w", err)
-		}
+		removeUnheld(l.path)
 	}
-	return nil
 }
 
 // removeUnheld removes a log unless a server has it locked.
-func removeUnheld(path string) error {
+func removeUnheld(path string) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil // gone, or none of ours
+		return // gone, or none of ours
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return nil
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		os.Remove(path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // verify refuses a directory that was prepared by somebody else: /tmp is open

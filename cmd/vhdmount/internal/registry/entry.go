@@ -153,7 +153,7 @@ func (d *Dir) Records() ([]Record, error) {
 	var out []Record
 	var errs []error
 	for _, path := range names {
-		r, err := d.read(strings.TrimSuffix(filepath.Base(path), ".json"))
+		r, err := d.Record(strings.TrimSuffix(filepath.Base(path), ".json"))
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // unmounted since
 		case err != nil:
@@ -166,8 +166,8 @@ func (d *Dir) Records() ([]Record, error) {
 	return out, errors.Join(errs...)
 }
 
-// read looks at one entry.
-func (d *Dir) read(name string) (Record, error) {
+// Record looks at one entry; one that is gone is fs.ErrNotExist.
+func (d *Dir) Record(name string) (Record, error) {
 	f, err := os.Open(d.entry(name))
 	if err != nil {
 		return Record{}, fmt.Errorf("registry: %w", err)
@@ -214,7 +214,7 @@ func locked(f *os.File) (bool, error) {
 // why, stays. While the server lives the error is ErrAlive. One that is gone is
 // no error.
 func (d *Dir) Clear(name string) error {
-	r, err := d.read(name)
+	r, err := d.Record(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
