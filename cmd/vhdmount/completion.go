@@ -47,19 +47,59 @@ var choices = map[string]string{
 	"o":          "ro rw allow_other allow_root uid= gid= umask= fsname= default_permissions",
 }
 
-// argumentWords are the arguments of verbs that take words, not files.
-func argumentWords(verb *cli.Command, app *cli.App) (words string, ok bool) {
-	switch verb.Name {
-	case "completion":
-		return "bash zsh fish", true
-	case "help":
-		return verbNames(app), true
-	case "list":
-		return "", true
-	case "tap":
-		return strings.Join(namesOf(verb.VisibleCommands()), " "), true
+// tapChoices are those of the verbs of tap. A number has no words, and is no file.
+var tapChoices = map[string]string{
+	"args":            "vhd: aio:",
+	"secondary":       "vhd: aio:",
+	"layout":          "auto 2010s 2020s",
+	"driver":          "vhd aio",
+	"pid":             "",
+	"minor":           "",
+	"parent":          "",
+	"timeout":         "",
+	"request-timeout": "",
+}
+
+// completed is a verb as the scripts have it: one of vhdmount's, or of tap's.
+type completed struct {
+	*cli.Command
+	choices map[string]string // of its flags
+	words   string            // that its arguments may be
+	files   bool              // its arguments are images and mount points
+}
+
+// names are the verb's, as a shell's pattern.
+func (v completed) names() string { return strings.Join(v.Names(), "|") }
+
+// flags are the verb's, --help included.
+func (v completed) flags() []cli.DocGenerationFlag { return flagsOf(v.Command.Flags) }
+
+// completedVerbs are the verbs of the command line.
+func completedVerbs(app *cli.App) []completed {
+	var out []completed
+	for _, verb := range app.Commands {
+		v := completed{Command: verb, choices: choices}
+		switch verb.Name {
+		case "completion":
+			v.words = "bash zsh fish"
+		case "help":
+			v.words = verbNames(app)
+		case "list", "tap":
+		default:
+			v.files = true
+		}
+		out = append(out, v)
 	}
-	return "", false
+	return out
+}
+
+// tapVerbs are the verbs of v, if it is tap: they take flags and no arguments.
+func (v completed) tapVerbs() []completed {
+	var out []completed
+	for _, verb := range v.VisibleCommands() {
+		out = append(out, completed{Command: verb, choices: tapChoices})
+	}
+	return out
 }
 
 func verbNames(app *cli.App) string { return strings.Join(namesOf(app.Commands), " ") }
@@ -87,151 +127,6 @@ func spelled(f cli.Flag) []string {
 
 // usageOf is a flag's description, without the marks of its value's name.
 func usageOf(f cli.DocGenerationFlag) string { return strings.ReplaceAll(f.GetUsage(), "`", "") }
-
-const bashHead = `# bash completion for vhdmount
-_vhdmount_files() {
-	compopt -o filenames 2>/dev/null
-	local IFS=$'\n'
-	COMPREPLY=($(compgen -d -- "$1"; compgen -f -X '!*.@(vhd|avhd|VHD|AVHD)' -- "$1"))
-}
-_vhdmount() {
-	local cur=$2 prev=$3 verb=${COMP_WORDS[1]} extglob
-	extglob=$(shopt -p extglob); shopt -s extglob
-	COMPREPLY=()
-	if ((COMP_CWORD == 1)); then
-		COMPREPLY=($(compgen -W '%s --help --version' -- "$cur"))
-		eval "$extglob"; return
-	fi
-	case $verb in
-`
-
-const bashTail = `	esac
-	eval "$extglob"
-}
-complete -F _vhdmount vhdmount
-`
-
-func bashCompletion(w io.Writer, app *cli.App) error {
-	p := &script{w: w}
-	p.printf(bashHead, verbNames(app))
-	for _, verb := range app.Commands {
-		p.printf("\t%s)\n\t\tcase $prev in\n", strings.Join(verb.Names(), "|"))
-		var all []string
-		for _, f := range flagsOf(verb.Flags) {
-			all = append(all, spelled(f)...)
-			if words, ok := choices[f.Names()[0]]; ok {
-				p.printf("\t\t%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")) ;;\n", strings.Join(spelled(f), "|"), words)
-			} else if f.TakesValue() {
-				p.printf("\t\t%s) _vhdmount_files \"$cur\" ;;\n", strings.Join(spelled(f), "|"))
-			}
-		}
-		p.printf("\t\t*)\n\t\t\tcase $cur in\n\t\t\t-*) COMPREPLY=($(compgen -W '%s' -- \"$cur\")) ;;\n", strings.Join(all, " "))
-		if words, ok := argumentWords(verb, app); ok {
-			p.printf("\t\t\t*) COMPREPLY=($(compgen -W '%s' -- \"$cur\")) ;;\n", words)
-		} else {
-			p.printf("\t\t\t*) _vhdmount_files \"$cur\" ;;\n")
-		}
-		p.printf("\t\t\tesac ;;\n\t\tesac ;;\n")
-	}
-	p.printf("%s", bashTail)
-	return p.err
-}
-
-func zshCompletion(w io.Writer, app *cli.App) error {
-	p := &script{w: w}
-	p.printf("#compdef vhdmount\n_vhdmount() {\n\tlocal -a verbs\n\tverbs=(\n")
-	for _, verb := range app.Commands {
-		p.printf("\t\t%s\n", zshQuote(verb.Name+":"+verb.Usage))
-	}
-	p.printf("\t)\n\tif ((CURRENT == 2)); then\n\t\t_describe verb verbs\n\t\t_arguments '--help[show help]' '--version[print the version]'\n\t\treturn\n\tfi\n")
-	p.printf("\tlocal verb=$words[2]\n\tshift words\n\t((CURRENT--))\n\tcase $verb in\n")
-	for _, verb := range app.Commands {
-		p.printf("\t%s)\n\t\t_arguments", strings.Join(verb.Names(), "|"))
-		for _, f := range flagsOf(verb.Flags) {
-			p.printf(" \\\n\t\t\t%s", zshFlag(f))
-		}
-		if words, ok := argumentWords(verb, app); ok {
-			p.printf(" \\\n\t\t\t'*:argument:(%s)' ;;\n", words)
-		} else {
-			p.printf(" \\\n\t\t\t'*:file:_files -g \"*.(#i)(vhd|avhd)\"' ;;\n")
-		}
-	}
-	p.printf("\tesac\n}\n_vhdmount \"$@\"\n")
-	return p.err
-}
-
-// zshFlag is a flag as _arguments has it.
-func zshFlag(f cli.DocGenerationFlag) string {
-	var out []string
-	for _, name := range spelled(f) {
-		spec := name
-		if f.TakesValue() && strings.HasPrefix(name, "--") {
-			spec += "="
-		}
-		spec += "[" + strings.NewReplacer("[", `\[`, "]", `\]`).Replace(usageOf(f)) + "]"
-		if words, ok := choices[f.Names()[0]]; ok {
-			spec += ":value:(" + words + ")"
-		} else if f.TakesValue() {
-			spec += ":value:_files"
-		}
-		if repeated(f) {
-			spec = "*" + spec
-		}
-		out = append(out, zshQuote(spec))
-	}
-	return strings.Join(out, " ")
-}
-
-// repeated tells whether a flag may be given more than once.
-func repeated(f cli.Flag) bool {
-	_, ok := f.(*cli.StringSliceFlag)
-	return ok
-}
-
-func zshQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-func fishCompletion(w io.Writer, app *cli.App) error {
-	p := &script{w: w}
-	p.printf("# fish completion for vhdmount\n")
-	p.printf("complete -c vhdmount -f\n")
-	p.printf("complete -c vhdmount -n __fish_use_subcommand -l help -d 'show help'\n")
-	p.printf("complete -c vhdmount -n __fish_use_subcommand -l version -d 'print the version'\n")
-	for _, verb := range app.Commands {
-		p.printf("complete -c vhdmount -n __fish_use_subcommand -a %s -d %s\n", verb.Name, fishQuote(verb.Usage))
-		seen := fmt.Sprintf("-n '__fish_seen_subcommand_from %s'", strings.Join(verb.Names(), " "))
-		for _, f := range flagsOf(verb.Flags) {
-			p.printf("complete -c vhdmount %s%s\n", seen, fishFlag(f))
-		}
-		if words, ok := argumentWords(verb, app); ok {
-			p.printf("complete -c vhdmount %s -a '%s'\n", seen, words)
-		} else {
-			p.printf("complete -c vhdmount %s -a '(__fish_complete_suffix .vhd; __fish_complete_suffix .avhd)'\n", seen)
-		}
-	}
-	return p.err
-}
-
-// fishFlag is a flag as complete has it.
-func fishFlag(f cli.DocGenerationFlag) string {
-	out := ""
-	for _, name := range f.Names() {
-		if len(name) == 1 {
-			out += " -s " + name
-		} else {
-			out += " -l " + name
-		}
-	}
-	if words, ok := choices[f.Names()[0]]; ok {
-		out += " -x -a '" + words + "'"
-	} else if f.TakesValue() {
-		out += " -r -F"
-	}
-	return out + " -d " + fishQuote(usageOf(f))
-}
-
-func fishQuote(s string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) + "'"
-}
 
 // script is written until the first error.
 type script struct {

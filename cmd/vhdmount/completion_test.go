@@ -22,31 +22,69 @@ func TestEveryVerbAndFlagIsInTheManualAndTheCompletions(t *testing.T) {
 	}
 	manual := strings.ReplaceAll(string(page), `\-`, "-")
 	bash, zsh, fish := scriptOf(t, app, bashCompletion), scriptOf(t, app, zshCompletion), scriptOf(t, app, fishCompletion)
-	for _, verb := range app.Commands {
-		for name, text := range map[string]string{"manual": manual, "bash": bash, "zsh": zsh, "fish": fish} {
-			if !strings.Contains(text, verb.Name) {
-				t.Errorf("%s lacks the verb %s", name, verb.Name)
-			}
+	for _, verb := range completedVerbs(app) {
+		texts := map[string]string{"manual": manual, "bash": section(bash, "\t", verb), "zsh": section(zsh, "\t", verb), "fish": fishLines(fish, "", verb)}
+		wantFlags(t, verb, texts)
+		for _, v := range verb.tapVerbs() {
+			wantFlags(t, v, map[string]string{
+				"manual": manual, "bash": section(texts["bash"], "\t\t", v), "zsh": section(texts["zsh"], "\t\t", v), "fish": fishLines(fish, " tap", v),
+			})
 		}
-		for _, f := range flagsOf(verb.Flags) {
+	}
+}
+
+// wantFlags checks that each text has each flag of a verb, as it spells it.
+func wantFlags(t *testing.T, verb completed, texts map[string]string) {
+	t.Helper()
+	for name, text := range texts {
+		if text == "" {
+			t.Errorf("%s lacks the verb %s", name, verb.Name)
+			continue
+		}
+		for _, f := range verb.flags() {
 			for _, flag := range spelled(f) {
-				for name, text := range map[string]string{
-					"manual": manual, "bash": section(bash, "\t"+strings.Join(verb.Names(), "|")+")"), "zsh": section(zsh, "\t"+strings.Join(verb.Names(), "|")+")"),
-				} {
-					if !strings.Contains(text, flag) {
-						t.Errorf("%s lacks %s of %s", name, flag, verb.Name)
-					}
+				want := flag
+				switch {
+				case name == "fish" && len(flag) == 2:
+					want = " -s " + flag[1:]
+				case name == "fish":
+					want = " -l " + flag[2:]
 				}
-				fishName := " -l " + strings.TrimPrefix(flag, "--")
-				if len(flag) == 2 {
-					fishName = " -s " + flag[1:]
-				}
-				if !strings.Contains(fish, "'__fish_seen_subcommand_from "+strings.Join(verb.Names(), " ")+"'") || !strings.Contains(fish, fishName) {
-					t.Errorf("fish lacks %s of %s", flag, verb.Name)
+				if !strings.Contains(text, want) {
+					t.Errorf("%s lacks %s of %s", name, flag, verb.Name)
 				}
 			}
 		}
 	}
+}
+
+// section is what a script of bash or zsh has for a verb: from its line to the
+// next verb's.
+func section(text, indent string, verb completed) string {
+	_, after, ok := strings.Cut(text, "\n"+indent+verb.names()+")\n")
+	if !ok {
+		return ""
+	}
+	var out strings.Builder
+	for line := range strings.Lines(after) {
+		if strings.HasPrefix(line, indent) && line[len(indent)] != '\t' && !strings.HasPrefix(line[len(indent):], "esac") {
+			break
+		}
+		out.WriteString(line)
+	}
+	return "\n" + out.String()
+}
+
+// fishLines are those of fish's script for a verb below another, if that isn't
+// empty.
+func fishLines(script, above string, verb completed) string {
+	var out strings.Builder
+	for line := range strings.Lines(script) {
+		if strings.Contains(line, "'__vhdmount_after"+above+` "`+verb.names()+`"'`) || strings.Contains(line, "'__vhdmount_next "+verb.Name+"'") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 func scriptOf(t *testing.T, app *cli.App, write func(io.Writer, *cli.App) error) string {
@@ -58,30 +96,27 @@ func scriptOf(t *testing.T, app *cli.App, write func(io.Writer, *cli.App) error)
 	return out.String()
 }
 
-// section is text from a line that begins with head to the next verb's.
-func section(text, head string) string {
-	_, after, ok := strings.Cut(text, "\n"+head)
-	if !ok {
-		return ""
-	}
-	end := strings.Index(after, "\n\t\tesac ;;\n")
-	if end < 0 {
-		end = strings.Index(after, " ;;\n")
-	}
-	return after[:max(end, 0)]
-}
-
 // TestChoicesAreOfFlagsThatExist: a flag renamed doesn't lose its words.
 func TestChoicesAreOfFlagsThatExist(t *testing.T) {
-	known := map[string]bool{}
-	for _, verb := range newApp(io.Discard, io.Discard).Commands {
-		for _, f := range verb.Flags {
+	known, ofTap := map[string]bool{}, map[string]bool{}
+	for _, verb := range completedVerbs(newApp(io.Discard, io.Discard)) {
+		for _, f := range verb.flags() {
 			known[f.Names()[0]] = true
+		}
+		for _, v := range verb.tapVerbs() {
+			for _, f := range v.flags() {
+				ofTap[f.Names()[0]] = true
+			}
 		}
 	}
 	for name := range choices {
 		if !known[name] {
 			t.Errorf("words for a flag %q that no verb has", name)
+		}
+	}
+	for name := range tapChoices {
+		if !ofTap[name] {
+			t.Errorf("words for a flag %q that no verb of tap has", name)
 		}
 	}
 }
@@ -115,6 +150,15 @@ func TestBashCompletes(t *testing.T) {
 		"vhdmount completion ":              "bash,fish,zsh",
 		"vhdmount help ch":                  "check",
 		"vhdmount list ":                    "",
+		"vhdmount list --":                  "--help,--json",
+		"vhdmount tap unp":                  "unpause",
+		"vhdmount tap open --re":            "--read-only,--request-timeout",
+		"vhdmount tap open -a ":             "aio:,vhd:",
+		"vhdmount tap open -a vhd : d":      "disk.vhd", // bash takes it apart
+		"vhdmount tap open --layout 2":      "2010s,2020s",
+		"vhdmount tap list --":              "--driver,--file,--help,--json,--minor,--pid",
+		"vhdmount tap close -m ":            "",
+		"vhdmount tap destroy ":             "",
 	} {
 		t.Run(line, func(t *testing.T) {
 			if got := bashCompletes(t, dir, script, line); got != want {

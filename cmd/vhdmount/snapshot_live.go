@@ -8,11 +8,14 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountinfo"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
+	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd"
 )
 
@@ -34,11 +37,43 @@ func snapshotLive(c *cli.Context, base, child string, o vhd.SnapshotOptions) err
 		return err
 	}
 	l := liveSnapshot{record: record, child: child, options: o}
+	if l.named, err = namedImage(base); err != nil {
+		return err
+	}
 	if l.server, err = control.Dial(c.Context, dir.Socket(record.Name)); err != nil {
 		return fmt.Errorf("%s: %w", base, err)
 	}
 	defer l.server.Close() // a disk that is paused still goes on as it was
+	if l.theirs, err = l.server.ServerFiles(); err != nil {
+		return fmt.Errorf("%s: whether its server says the truth can't be seen: %w", base, err)
+	}
 	return l.make(c.Context)
+}
+
+// namedImage is the file that the user named, if it may be an image: the zero one
+// for a mount point, a disk, and what isn't there.
+func namedImage(name string) (storage.FileID, error) {
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return storage.FileID{}, err
+	}
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
+	}
+	for _, point := range []string{path, filepath.Dir(path)} {
+		mount, mounted, err := mountinfo.At(point)
+		if err != nil || mounted && mount.Type == fuseType {
+			return storage.FileID{}, err
+		}
+	}
+	var st unix.Stat_t
+	switch err := unix.Stat(path, &st); {
+	case errors.Is(err, unix.ENOENT), err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return storage.FileID{}, nil
+	case err != nil:
+		return storage.FileID{}, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	return storage.FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
 // findMounted is the one mount that name means, with a server that can write.
@@ -60,12 +95,16 @@ func findMounted(dir *registry.Dir, name string) (registry.Record, error) {
 	return found[0], nil
 }
 
-// liveSnapshot is a snapshot under a disk in use.
+// liveSnapshot is a snapshot under a disk in use. It doesn't take the server's
+// word for which image that is: the server reads what others wrote, and who took
+// it over would be passed the files of any image that it named.
 type liveSnapshot struct {
 	server  *control.Conversation
-	record  registry.Record // of the mount
-	base    string          // the image in use
-	child   string          // absolute
+	record  registry.Record   // of the mount
+	named   storage.FileID    // the image, if it was named by its file
+	theirs  control.OpenFiles // what the server had open before it was asked
+	base    string            // the image in use
+	child   string            // absolute
 	options vhd.SnapshotOptions
 }
 
@@ -95,17 +134,23 @@ func (l *liveSnapshot) make(ctx context.Context) error {
 	return errors.Join(err, lock.Close(), l.goOn(), os.Remove(l.child))
 }
 
-var errMeanwhile = errors.New("was written to or replaced by another program while the disk was paused")
+var (
+	errMeanwhile = errors.New("was written to or replaced by another program while the disk was paused")
+	errNotTheirs = errors.New("the server says that it is of the disk's chain, and did not have it open: not done")
+)
 
 // lockBase opens the image, which the server has closed, so that nobody writes
 // to it until it is a parent. paused is its file as the server left it.
 func (l *liveSnapshot) lockBase(paused control.File) (*vhd.Image, error) {
+	if err := l.believe(); err != nil {
+		return nil, err
+	}
 	img, err := vhd.Open(l.base, vhd.Options{ReadOnly: true, ParentDirs: l.options.ParentDirs})
 	if err != nil {
 		return nil, err
 	}
 	file, err := control.StatFile(l.base)
-	if err == nil && file != paused {
+	if err == nil && (file != paused || idOf(file) != img.Layers()[0].ID) {
 		err = fmt.Errorf("%s: %w", l.base, errMeanwhile)
 	}
 	if err != nil {
@@ -113,6 +158,23 @@ func (l *liveSnapshot) lockBase(paused control.File) (*vhd.Image, error) {
 	}
 	return img, nil
 }
+
+// believe tells by an error that the image which the server names is not the one
+// that it wrote to, or that the user named another.
+func (l *liveSnapshot) believe() error {
+	file, err := control.StatFile(l.base)
+	switch id := idOf(file); {
+	case err != nil:
+		return err
+	case !l.theirs[id]:
+		return fmt.Errorf("%s: %w", l.base, errNotTheirs)
+	case l.named != storage.FileID{} && l.named != id:
+		return fmt.Errorf("%s: the server says that it shows %s, which is another file: not done", l.record.Entry.Image, l.base)
+	}
+	return nil
+}
+
+func idOf(f control.File) storage.FileID { return storage.FileID{Dev: f.Dev, Ino: f.Ino} }
 
 // undecidedError is a server that may have gone on with the child: it must stay.
 type undecidedError struct{ err error }
@@ -125,7 +187,7 @@ func (e *undecidedError) Unwrap() error { return e.err }
 
 // switchOver has the disk go on with the child.
 func (l *liveSnapshot) switchOver() error {
-	files, err := chainFiles(l.child, l.options.ParentDirs)
+	files, err := l.chainFiles()
 	defer closeAll(files)
 	if err != nil {
 		return err
@@ -158,10 +220,11 @@ func (l *liveSnapshot) failed(what string, response control.Response, err error)
 	return fmt.Errorf("%s: %s: %w%s", l.record.Entry.Image, what, err, seeLog(l.record.Entry))
 }
 
-// chainFiles opens the files of an image's chain as the server of its disk
-// needs them, for one that may open none: the image for writing.
-func chainFiles(image string, parentDirs []string) ([]*os.File, error) {
-	img, err := vhd.Open(image, vhd.Options{ReadOnly: true, NoLock: true, ParentDirs: parentDirs})
+// chainFiles opens the files of the child's chain as the server of the disk
+// needs them, for one that may open none: the child for writing. The others are
+// files that the server had, whatever the image says by now of its parents.
+func (l *liveSnapshot) chainFiles() ([]*os.File, error) {
+	img, err := vhd.Open(l.child, vhd.Options{ReadOnly: true, NoLock: true, ParentDirs: l.options.ParentDirs})
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +233,8 @@ func chainFiles(image string, parentDirs []string) ([]*os.File, error) {
 		flag := os.O_RDONLY
 		if i == 0 {
 			flag = os.O_RDWR
+		} else if _, had := l.theirs[layer.ID]; !had {
+			return files, errors.Join(fmt.Errorf("%s: %w", layer.Name, errNotTheirs), img.Close())
 		}
 		f, err := livedisk.OpenLayer(layer, flag)
 		if err != nil {

@@ -13,18 +13,26 @@ import (
 	"github.com/vhdmount/vhdmount/tests/harness"
 )
 
+// liveDisk is an image that is mounted, and its disk, open, with data written at
+// off.
+func liveDisk(t *testing.T, size, image string, data []byte, off int64) (*harness.Box, *harness.Mount, *os.File) {
+	t.Helper()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", size, image)
+	m := b.Mount(image)
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, data, off)
+	return b, m, f
+}
+
 // TestLiveSnapshotsUnderAWriter: a program writes on and on, and reads back
 // what it wrote, while the image under it becomes the parent of another, and
 // that of a third. It sees no error, and each parent keeps what was there.
 func TestLiveSnapshotsUnderAWriter(t *testing.T) {
 	t.Parallel()
-	harness.Fuse(t)
-	b := harness.New(t)
-	b.OK("create", "64M", "0.vhd")
-	m := b.Mount("0.vhd")
 	first := harness.Random(1, 1<<20)
-	f := m.Open(os.O_RDWR)
-	writeAt(t, f, first, 32<<20)
+	b, m, f := liveDisk(t, "64M", "0.vhd", first, 32<<20)
 
 	stop, writer := make(chan struct{}), new(sync.WaitGroup)
 	rounds := 0
@@ -97,14 +105,9 @@ func sum(t *testing.T, f *os.File) string {
 // child is left.
 func TestALiveSnapshotThatFailsChangesNothing(t *testing.T) {
 	t.Parallel()
-	harness.Fuse(t)
-	b := harness.New(t)
-	b.OK("create", "8M", "a.vhd")
+	b, m, f := liveDisk(t, "8M", "a.vhd", []byte("here"), 4096)
 	b.OK("create", "8M", "taken.vhd")
-	b.Fails([]string{"snapshot", "--live", "a.vhd", "b.vhd"}, "a.vhd", "not mounted")
-	m := b.Mount("a.vhd")
-	f := m.Open(os.O_RDWR)
-	writeAt(t, f, []byte("here"), 4096)
+	b.Fails([]string{"snapshot", "--live", "taken.vhd", "b.vhd"}, "taken.vhd", "not mounted")
 	before := b.Tree()
 	b.Fails([]string{"snapshot", "--live", m.Point, "taken.vhd"}, "taken.vhd", "exist")
 	b.Fails([]string{"snapshot", "--live", m.Point, "none/b.vhd"}, "none", "no such")
@@ -137,12 +140,7 @@ func TestALiveSnapshotThatFailsChangesNothing(t *testing.T) {
 // one before, which the server could not open itself.
 func TestALaterLiveSnapshotThatFails(t *testing.T) {
 	t.Parallel()
-	harness.Fuse(t)
-	b := harness.New(t)
-	b.OK("create", "8M", "a.vhd")
-	m := b.Mount("a.vhd")
-	f := m.Open(os.O_RDWR)
-	writeAt(t, f, []byte("one"), 0)
+	b, m, f := liveDisk(t, "8M", "a.vhd", []byte("one"), 0)
 	b.OK("snapshot", "--live", m.Point, "b.vhd")
 	for range 2 {
 		b.Fails([]string{"snapshot", "--live", m.Point, "b.vhd"}, "b.vhd", "exist")
@@ -157,15 +155,27 @@ func TestALaterLiveSnapshotThatFails(t *testing.T) {
 	b.OK("check", "--parents", "c.vhd")
 }
 
+// TestALiveSnapshotByAUser, of a server that is confined and not root's, by each
+// name that the disk has.
+func TestALiveSnapshotByAUser(t *testing.T) {
+	t.Parallel()
+	b := unprivileged(t)
+	b.OK("create", "8M", "0.vhd")
+	m := b.Mount("0.vhd")
+	for i, name := range []string{m.Point, m.Disk, "2.vhd"} {
+		b.OK("snapshot", "--live", name, fmt.Sprintf("%d.vhd", i+1))
+	}
+	if got := b.List()[0]; got.Image != b.Path("3.vhd") || got.State != "running" {
+		t.Errorf("list: %+v", got)
+	}
+	m.Unmount()
+	b.OK("check", "--parents", "3.vhd")
+}
+
 // TestALiveSnapshotOfAnImageThatWasMoved is refused before anything stops.
 func TestALiveSnapshotOfAnImageThatWasMoved(t *testing.T) {
 	t.Parallel()
-	harness.Fuse(t)
-	b := harness.New(t)
-	b.OK("create", "8M", "a.vhd")
-	m := b.Mount("a.vhd")
-	f := m.Open(os.O_RDWR)
-	writeAt(t, f, []byte("here"), 0)
+	b, m, f := liveDisk(t, "8M", "a.vhd", []byte("here"), 0)
 	check(t, os.Rename(b.Path("a.vhd"), b.Path("moved.vhd")))
 	b.Fails([]string{"snapshot", "--live", m.Point, "b.vhd"}, "could not be opened again", "a.vhd")
 	b.OK("create", "8M", "a.vhd") // another one, of the same size

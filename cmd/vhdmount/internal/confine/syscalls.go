@@ -45,8 +45,8 @@ var toItself = []string{"kill", "tgkill"}
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// denySyscalls has the kernel answer EPERM to what is denied, on every thread.
-// On amd64 the 32-bit calls of i386 get past it.
+// denySyscalls has the kernel answer EPERM to what is denied, and to the calls
+// of another machine, on every thread. Those of x32 on amd64 end in ENOSYS.
 func denySyscalls() error {
 	machine, err := arch.GetInfo("")
 	if err != nil {
@@ -54,6 +54,9 @@ func denySyscalls() error {
 	}
 	if !seccomp.Supported() {
 		return errors.New("seccomp: the kernel has none")
+	}
+	if err := denyForeignCalls(uint32(machine.ID)); err != nil {
+		return fmt.Errorf("seccomp: calls of another machine: %w", err)
 	}
 	refused := seccomp.SyscallGroup{Action: seccomp.ActionErrno}
 	for _, name := range denied {

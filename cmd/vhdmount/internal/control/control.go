@@ -39,7 +39,10 @@ type State string
 const (
 	// Running shows the disk.
 	Running State = "running"
-	// ReadOnlyAfterError shows it, but a failed flush made it read-only.
+	// Failing shows it, but its last flush failed: what was written may not get
+	// to stable storage. It goes away with a flush that succeeds.
+	Failing State = "failing"
+	// ReadOnlyAfterError shows it, but a failed sync made it read-only for good.
 	ReadOnlyAfterError State = "read-only after an error"
 	// Paused holds requests back: while a snapshot is made, or because the
 	// image could not be opened again.

@@ -172,9 +172,19 @@ func (s *Server) goOn(token uint64) {
 // PeerUID is the user at the other end of a connection, as the kernel knew it
 // at connect.
 func PeerUID(conn *net.UnixConn) (uint32, error) {
-	raw, err := conn.SyscallConn()
+	cred, err := peer(conn)
 	if err != nil {
 		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// peer is who is at the other end of a connection: who connected, or who began
+// to listen.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -182,7 +192,7 @@ func PeerUID(conn *net.UnixConn) (uint32, error) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, credErr); err != nil {
-		return 0, fmt.Errorf("control socket: who is the peer: %w", err)
+		return nil, fmt.Errorf("control socket: who is the peer: %w", err)
 	}
-	return cred.Uid, nil
+	return cred, nil
 }

@@ -55,6 +55,7 @@ type Disk struct {
 	trouble error // what Trouble says; nil while chain isn't
 	failed  error // a close that failed: the disk is read-only from then on
 	lost    error // the first failure of a write-back that has ended
+	flushed error // of the last flush that ended
 }
 
 // device is a disk that may turn read-only, and then tells why.
@@ -165,7 +166,44 @@ func (d *Disk) StartWriteback() {
 }
 
 // Device is the disk as a frontend shows it, whatever is open behind it.
-func (d *Disk) Device() blockdev.Device { return d.gate }
+func (d *Disk) Device() blockdev.Device { return shown{d.gate, d} }
+
+// shown is the gate, with all its abilities, and a note of how flushes end.
+type shown struct {
+	*blockdev.Gate
+	disk *Disk
+}
+
+var (
+	_ blockdev.Discarder    = shown{}
+	_ blockdev.ZeroWriter   = shown{}
+	_ blockdev.NowaitReader = shown{}
+	_ blockdev.ExtentMapper = shown{}
+	_ blockdev.RangeUsage   = shown{}
+	_ blockdev.Usage        = shown{}
+)
+
+// Flush implements blockdev.Device.
+func (s shown) Flush() error {
+	err := s.Gate.Flush()
+	s.disk.noteFlush(err)
+	return err
+}
+
+// noteFlush keeps how a flush ended.
+func (d *Disk) noteFlush(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flushed = err
+}
+
+// FlushError is why the last flush failed that the disk's users asked for; nil
+// if it didn't. Unlike Err it passes with the next one that succeeds.
+func (d *Disk) FlushError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.flushed
+}
 
 // Path is the image that is open, or was before the pause: an absolute path.
 func (d *Disk) Path() string {
@@ -278,7 +316,7 @@ func (d *Disk) shut(c *chain, owner Owner) error {
 	err := c.device.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.chain, d.owner, d.failed = nil, owner, cmp.Or(d.failed, err)
+	d.chain, d.owner, d.failed, d.flushed = nil, owner, cmp.Or(d.failed, err), err
 	return err
 }
 
@@ -357,7 +395,7 @@ func (d *Disk) reopen(path string, passed []*os.File) error {
 
 // Flush brings everything acknowledged to stable storage. A paused disk is
 // flushed.
-func (d *Disk) Flush() error { return d.gate.Flush() }
+func (d *Disk) Flush() error { return d.Device().Flush() }
 
 // Err is why a disk that could be written to no longer can; else nil.
 func (d *Disk) Err() error {

@@ -322,6 +322,36 @@ func TestPassedFilesServeAllPausesToCome(t *testing.T) {
 	expect(t, d.Device(), 0, 1)
 }
 
+// TestAFlushThatFailsIsToldUntilOneSucceeds, or a pause has flushed. It is no end
+// of writing: what failed was a write, and no sync.
+func TestAFlushThatFailsIsToldUntilOneSucceeds(t *testing.T) {
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+	fault := storagetest.NewFault(files)
+	d := open(t, Options{Path: "/a.vhd", VHD: vhd.Options{FS: fault}})
+	for name, mend := range map[string]func() error{
+		"the users' flush":  d.Device().Flush,
+		"the owner's flush": d.Flush,
+		"a pause": func() error {
+			return errors.Join(d.Pause(t.Context(), ByMessage), d.Unpause(t.Context(), ByMessage, "", nil))
+		},
+	} {
+		_, err := blockdev.Discard(d.Device(), 0, 64<<10)
+		check(t, errors.Join(err, d.Flush()))
+		write(t, d.Device(), 0, 1) // the block's entry waits for the flush
+		fault.Add(storagetest.Rule{Op: storagetest.OpWrite})
+		err = d.Device().Flush()
+		if err == nil || d.FlushError() != err || d.Err() != nil {
+			t.Errorf("%s: flush: %v; FlushError is %v, Err %v", name, err, d.FlushError(), d.Err())
+		}
+		fault.Heal()
+		check(t, mend())
+		if err := d.FlushError(); err != nil {
+			t.Errorf("after %s: %v", name, err)
+		}
+	}
+}
+
 // TestACloseThatFailsIsFinal: the disk can be read on, and no later pause makes
 // it writable again.
 func TestACloseThatFailsIsFinal(t *testing.T) {

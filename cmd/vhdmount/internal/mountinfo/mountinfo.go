@@ -6,42 +6,65 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Mount is an entry of the table.
 type Mount struct {
-	Point  string // absolute
-	Type   string // "ext4", "fuse.vhdmount"
-	Source string
+	Point    string // absolute
+	Type     string // "ext4", "fuse.vhdmount"
+	Source   string
+	ReadOnly bool
+	Owner    int // the user who made it, as FUSE tells; -1 where the table doesn't
+}
+
+// All is the table in its order: a later mount lies over an earlier one at the
+// same point. It touches none of them: the server of one may be dead, or
+// stopped.
+func All() ([]Mount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("mount table: %w", err)
+	}
+	defer f.Close()
+	return read(f)
 }
 
 // At is the mount at exactly point, an absolute path without symbolic links;
-// the topmost where several are stacked, false where there is none. It does
-// not touch point, whose server may be dead.
+// the topmost where several are stacked, false where there is none. Like All it
+// does not touch point.
 func At(point string) (Mount, bool, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	all, err := All()
 	if err != nil {
-		return Mount{}, false, fmt.Errorf("mount table: %w", err)
+		return Mount{}, false, err
 	}
-	defer f.Close()
-	return find(f, point)
+	found, ok := topmost(all, point)
+	return found, ok, nil
 }
 
-func find(r io.Reader, point string) (found Mount, ok bool, err error) {
+func topmost(all []Mount, point string) (Mount, bool) {
+	for _, m := range slices.Backward(all) {
+		if m.Point == point {
+			return m, true
+		}
+	}
+	return Mount{}, false
+}
+
+func read(r io.Reader) (all []Mount, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20) // a mount's options may be long
 	for lines.Scan() {
-		m, valid := parse(lines.Text())
-		if valid && m.Point == point {
-			found, ok = m, true // later lines are mounted over earlier ones
+		if m, valid := parse(lines.Text()); valid {
+			all = append(all, m)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return Mount{}, false, fmt.Errorf("mount table: %w", err)
+		return nil, fmt.Errorf("mount table: %w", err)
 	}
-	return found, ok, nil
+	return all, nil
 }
 
 // parse reads a line: six fields, optional ones up to a dash, three more.
@@ -51,7 +74,20 @@ func parse(line string) (Mount, bool) {
 	if !ok || len(left) < 6 || len(right) < 2 {
 		return Mount{}, false
 	}
-	return Mount{Point: unescape(left[4]), Type: unescape(right[0]), Source: unescape(right[1])}, true
+	m := Mount{Point: unescape(left[4]), Type: unescape(right[0]), Source: unescape(right[1]), Owner: -1}
+	options := strings.Split(left[5], ",")
+	if len(right) > 2 {
+		options = append(options, strings.Split(right[2], ",")...)
+	}
+	for _, option := range options {
+		if uid, ok := strings.CutPrefix(option, "user_id="); ok {
+			if n, err := strconv.ParseUint(uid, 10, 31); err == nil {
+				m.Owner = int(n)
+			}
+		}
+	}
+	m.ReadOnly = slices.Contains(options, "ro")
+	return m, true
 }
 
 // unescape undoes the kernel's octal escapes of blanks and backslashes.

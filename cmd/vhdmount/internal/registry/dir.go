@@ -36,12 +36,15 @@ type Dir struct {
 	path string
 }
 
+// Variable is the environment's name for another runtime directory.
+const Variable = "VHDMOUNT_RUNTIME_DIR"
+
 // Locate is the runtime directory of the user uid in an environment:
 // $VHDMOUNT_RUNTIME_DIR if set; /run/vhdmount for root, whatever the session;
 // else vhdmount in $XDG_RUNTIME_DIR or, where that is unset, in /run/user/UID if
 // that exists; else /tmp/vhdmount-UID. It touches nothing.
 func Locate(getenv func(string) string, uid int) string {
-	if dir := getenv("VHDMOUNT_RUNTIME_DIR"); dir != "" {
+	if dir := getenv(Variable); dir != "" {
 		return dir
 	}
 	if uid == 0 {

@@ -25,14 +25,14 @@ const pollInterval = 10 * time.Millisecond
 
 // Entry is what is known of a mount. All paths are absolute.
 type Entry struct {
-	Image          string    `json:"image"` // without symbolic links
-	Disk           string    `json:"disk"`  // what the user opens
+	Image          string    `json:"image"`          // without symbolic links
+	Disk           string    `json:"disk,omitempty"` // what the user opens
 	Mountpoint     string    `json:"mountpoint,omitempty"`
 	MadeMountpoint bool      `json:"made_mountpoint,omitempty"` // by Dir.MakeMountpoint
 	Frontend       string    `json:"frontend"`
 	Minor          *int      `json:"minor,omitempty"` // of a block device of blktap
-	PID            int       `json:"pid"`
-	Since          time.Time `json:"since"`
+	PID            int       `json:"pid,omitempty"`
+	Since          time.Time `json:"since,omitzero"`
 	ReadOnly       bool      `json:"read_only"`
 	Log            string    `json:"log,omitempty"`
 }

@@ -32,7 +32,8 @@ var errPaused = fmt.Errorf("%w: it is paused, and must go on first", frontend.Er
 // Image is what is shown, as far as its pauses and its end are concerned.
 type Image interface {
 	Flush() error
-	Err() error // why it turned read-only; nil if it didn't
+	FlushError() error // why the last flush failed; nil if it didn't
+	Err() error        // why it turned read-only; nil if it didn't
 	Close() error
 
 	// Pause holds requests back and closes the image's chain; Unpause, of the
@@ -270,6 +271,9 @@ func (s *Server) status() control.Response {
 		r := failure(s.image.Trouble())
 		r.State = control.Paused
 		return r
+	}
+	if err := s.image.FlushError(); err != nil {
+		return control.Response{State: control.Failing, Error: err.Error()}
 	}
 	return control.Response{State: control.Running}
 }

@@ -32,6 +32,7 @@ type world struct {
 	closeErr  error
 	stopErr   error
 	deadErr   error // the image's Err
+	unflushed error // the image's FlushError
 	pauseErr  error
 	paused    bool
 	owner     livedisk.Owner
@@ -101,6 +102,9 @@ func (w *world) Detach(ctx context.Context) error {
 
 func (w *world) Flush() error { w.note("flush"); return w.flushErr }
 func (w *world) Err() error   { return w.deadErr }
+
+func (w *world) FlushError() error { return w.unflushed }
+
 func (w *world) Close() error { w.note("close"); return w.closeErr }
 func (w *world) stop() error  { w.note("stop"); return w.stopErr }
 
@@ -629,4 +633,25 @@ func TestAPausedBlockDeviceIsNotTakenAway(t *testing.T) {
 		}
 		<-result
 	})
+}
+
+// TestTheStatusIsTheWorstThereIs to tell.
+func TestTheStatusIsTheWorstThereIs(t *testing.T) {
+	w := newWorld()
+	s := New(w, w, w.stop, slog.New(slog.DiscardHandler))
+	for _, step := range []struct {
+		change func()
+		want   control.Response
+	}{
+		{func() {}, control.Response{State: control.Running}},
+		{func() { w.unflushed = errors.New("BAT: input/output error") }, control.Response{State: control.Failing, Error: "BAT: input/output error"}},
+		{func() { w.paused = true }, control.Response{State: control.Paused}},
+		{func() { w.deadErr = errors.New("a sync failed") }, control.Response{State: control.ReadOnlyAfterError, Error: "a sync failed"}},
+		{func() { s.hidden.Store(true) }, control.Response{State: control.Closing}},
+	} {
+		step.change()
+		if got := s.Handle(t.Context(), control.Request{Op: control.Status}); !reflect.DeepEqual(got, step.want) {
+			t.Errorf("got %+v, want %+v", got, step.want)
+		}
+	}
 }
