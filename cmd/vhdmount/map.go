@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,16 +25,6 @@ func mapVerb() *cli.Command {
 		Flags:  append([]cli.Flag{jsonFlag()}, chainFlags()...),
 		Action: runMap,
 	}
-}
-
-// jsonExtent is blockdev.Extent in the command's JSON; a hole has no file.
-type jsonExtent struct {
-	Offset     int64  `json:"offset"`
-	Length     int64  `json:"length"`
-	Kind       string `json:"kind"`
-	Depth      *int   `json:"depth,omitempty"`
-	File       string `json:"file,omitempty"`
-	FileOffset *int64 `json:"file_offset,omitempty"`
 }
 
 func runMap(c *cli.Context) error {
@@ -85,47 +77,94 @@ func continues(a, b blockdev.Extent) bool {
 	return b.Kind == blockdev.Hole || a.FileOffset+a.Length == b.FileOffset
 }
 
+// mapBuffer is how many bytes of a map are written at once: it can have
+// millions of lines, and is held in memory no further.
+const mapBuffer = 64 << 10
+
 func writeMap(w io.Writer, extents iter.Seq2[blockdev.Extent, error]) error {
-	if _, err := fmt.Fprintf(w, "%15s %15s %-4s %5s %15s %s\n", "OFFSET", "LENGTH", "KIND", "DEPTH", "FILE-OFFSET", "FILE"); err != nil {
-		return err
+	out := bufio.NewWriterSize(w, mapBuffer)
+	fmt.Fprintf(out, "%15s %15s %-4s %5s %15s %s\n", "OFFSET", "LENGTH", "KIND", "DEPTH", "FILE-OFFSET", "FILE")
+	file := shownName{show: func(name string) []byte { return []byte(printable.Text(name)) }}
+	err := writeExtents(out, extents, func(line []byte, e blockdev.Extent) []byte {
+		line = appendColumn(line, e.Offset, 15)
+		line = appendColumn(append(line, ' '), e.Length, 15)
+		line = append(append(line, ' '), e.Kind.String()...)
+		if e.Kind != blockdev.Hole {
+			line = appendColumn(append(line, ' '), int64(e.Depth), 5)
+			line = appendColumn(append(line, ' '), e.FileOffset, 15)
+			line = append(append(line, ' '), file.of(e.File)...)
+		}
+		return append(line, '\n')
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// writeMapJSON writes an array with an extent a line. An extent has "offset",
+// "length" and "kind"; one that is no hole has "depth", "file", if that has a
+// name, and "file_offset".
+func writeMapJSON(w io.Writer, extents iter.Seq2[blockdev.Extent, error]) error {
+	out := bufio.NewWriterSize(w, mapBuffer)
+	separator := "[\n\t"
+	file := shownName{show: func(name string) []byte {
+		b, _ := json.Marshal(name) // a string can always be
+		return b
+	}}
+	err := writeExtents(out, extents, func(line []byte, e blockdev.Extent) []byte {
+		line = append(append(line, separator...), `{"offset":`...)
+		line = append(strconv.AppendInt(line, e.Offset, 10), `,"length":`...)
+		line = append(strconv.AppendInt(line, e.Length, 10), `,"kind":"`...)
+		line = append(append(line, e.Kind.String()...), '"')
+		if e.Kind != blockdev.Hole {
+			line = strconv.AppendInt(append(line, `,"depth":`...), int64(e.Depth), 10)
+			if e.File != "" {
+				line = append(append(line, `,"file":`...), file.of(e.File)...)
+			}
+			line = strconv.AppendInt(append(line, `,"file_offset":`...), e.FileOffset, 10)
+		}
+		separator = ",\n\t"
+		return append(line, '}')
+	})
+	if err == nil {
+		out.WriteString("\n]\n")
 	}
+	return errors.Join(err, out.Flush())
+}
+
+// writeExtents writes what line appends for each extent, until an extent is an
+// error; one of writing is left for Flush to return.
+func writeExtents(out *bufio.Writer, extents iter.Seq2[blockdev.Extent, error], line func([]byte, blockdev.Extent) []byte) error {
 	for e, err := range extents {
 		if err != nil {
 			return err
 		}
-		if e.Kind == blockdev.Hole {
-			_, err = fmt.Fprintf(w, "%15d %15d %v\n", e.Offset, e.Length, e.Kind)
-		} else {
-			_, err = fmt.Fprintf(w, "%15d %15d %v %5d %15d %s\n", e.Offset, e.Length, e.Kind, e.Depth, e.FileOffset, printable.Text(e.File))
-		}
-		if err != nil {
-			return err
+		if _, err := out.Write(line(out.AvailableBuffer(), e)); err != nil {
+			return nil
 		}
 	}
 	return nil
 }
 
-// writeMapJSON writes an array with an extent a line; a map may be too long to
-// hold in memory.
-func writeMapJSON(w io.Writer, extents iter.Seq2[blockdev.Extent, error]) error {
-	separator := "[\n"
-	for e, err := range extents {
-		if err != nil {
-			return err
-		}
-		out := jsonExtent{Offset: e.Offset, Length: e.Length, Kind: e.Kind.String()}
-		if e.Kind != blockdev.Hole {
-			out.Depth, out.File, out.FileOffset = &e.Depth, e.File, &e.FileOffset
-		}
-		line, err := json.Marshal(out)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s\t%s", separator, line); err != nil {
-			return err
-		}
-		separator = ",\n"
+// appendColumn appends n to the right of a column so wide.
+func appendColumn(line []byte, n int64, width int) []byte {
+	var b [20]byte
+	digits := strconv.AppendInt(b[:0], n, 10)
+	for range width - len(digits) {
+		line = append(line, ' ')
 	}
-	_, err := io.WriteString(w, "\n]\n")
-	return err
+	return append(line, digits...)
+}
+
+// shownName is a file's name as it is shown, kept for the next extent: most
+// are of the same file.
+type shownName struct {
+	show func(name string) []byte
+	name string
+	text []byte // nil: no name was asked for
+}
+
+func (s *shownName) of(name string) []byte {
+	if s.text == nil || s.name != name {
+		s.name, s.text = name, s.show(name)
+	}
+	return s.text
 }

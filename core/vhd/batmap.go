@@ -23,6 +23,7 @@ func (l *layer) readBatmap() error {
 	at := roundUp(int64(l.header.TableOffset)+4*int64(len(l.blocks.bat)), format.SectorSize)
 	var b [format.SectorSize]byte
 	if at+format.SectorSize > l.info.Size {
+		l.reserveBatmap(at)
 		return nil
 	}
 	if err := l.read(b[:], at, "batmap header"); err != nil {
@@ -31,12 +32,17 @@ func (l *layer) readBatmap() error {
 	h, err := format.DecodeBatmapHeader(b[:])
 	if err != nil {
 		l.warnf("no batmap where its creator keeps one: %v", err)
+		l.reserveBatmap(at)
 		return nil
 	}
 	if h.Encrypted {
 		return l.errorf("batmap header", ErrEncrypted)
 	}
 	l.claimBatmap(at, h)
+	if h.Version > format.BatmapVersion {
+		l.warnf("batmap ignored: version %#08x, newer than the last known, %#08x", h.Version, format.BatmapVersion)
+		return nil
+	}
 	size := format.BatmapSectors(int64(l.footer.CurrentSize)) * format.SectorSize
 	if int64(h.Sectors)*format.SectorSize < size || h.Offset > uint64(l.info.Size) || size > l.info.Size-int64(h.Offset) {
 		l.warnf("batmap of %d sectors at offset %d ignored: it doesn't fit the disk or the file", h.Sectors, h.Offset)
@@ -65,6 +71,23 @@ func (l *layer) trustBatmap() {
 	}
 }
 
+// reserveBatmap keeps blocks off the sector after the BAT where no batmap's
+// header is, but its creator's programs look for one whatever is there: the
+// bits of a block's bitmap are the guest's to set, and that sector of it could
+// be made a header that has tapdisk write where the guest wants, over the
+// parent's locators for one. Where something else has the sector, as a locator
+// in an image that was brought up from version 0.1, no block can be there anyway.
+func (l *layer) reserveBatmap(at int64) {
+	l.noBatmap = true
+	place := span{at, at + format.SectorSize, "the sector in which its creator keeps the batmap's header"}
+	for _, s := range l.metadata() {
+		if s.start < place.end && s.end > place.start {
+			return
+		}
+	}
+	l.batmapSpans = []span{place}
+}
+
 // claimBatmap notes what the batmap's header, at its offset, says that the
 // batmap takes. tapdisk writes all of it, however little the disk needs; and
 // were a block to take it while it is ignored, the guest could make it valid.
@@ -81,6 +104,9 @@ func (l *layer) claimBatmap(at int64, h *format.BatmapHeader) {
 // calls a block whole that is not there: once allocated, the block would hide
 // its parent.
 func (l *layer) checkBatmap() error {
+	if l.noBatmap {
+		return nil
+	}
 	for _, s := range l.batmapSpans {
 		if end := l.footerStart(); s.end > end {
 			return l.errorf("batmap", corrupt("%s (bytes %d to %d) passes the end of the data (%d bytes): open it read-only", s.what, s.start, s.end, end))

@@ -2,6 +2,7 @@ package vhd
 
 import (
 	"fmt"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/vhdmount/vhdmount/core/vhd/format"
@@ -125,7 +126,7 @@ func (l *layer) checkEntry(b int64, sector uint32) error {
 	return nil
 }
 
-func blockName(b int64) string { return fmt.Sprintf("block %d", b) }
+func blockName(b int64) string { return "block " + strconv.FormatInt(b, 10) }
 
 // dataEnd is the end of the last thing in the file, in bytes: where the footer
 // of a tidy image is.

@@ -52,7 +52,7 @@ func (c *chain) resolve(g int64) ([]run, error) {
 	if runs, ok := c.peek(g); ok {
 		return runs, nil
 	}
-	r := resolver{chain: c, base: g * granule}
+	r := resolver{chain: c, base: g * granule, windows: make([]bitWindow, len(c.layers))}
 	if err := r.walk(0, r.base, granule); err != nil {
 		return nil, err
 	}
@@ -76,9 +76,10 @@ func (c *chain) resolve(g int64) ([]run, error) {
 
 // resolver collects the runs of one granule.
 type resolver struct {
-	chain *chain
-	base  int64
-	runs  []run
+	chain   *chain
+	base    int64
+	runs    []run
+	windows []bitWindow // by layer
 }
 
 // add appends a run, one with its predecessor where they join.
@@ -153,7 +154,7 @@ func (r *resolver) walkBlock(depth int, b, in, n int64) error {
 		return nil
 	}
 	from, to := in/format.SectorSize/8, (in+n-1)/format.SectorSize/8+1
-	bitmap, err := l.readBits(b, sector, from, to)
+	bitmap, err := r.windows[depth].read(l, b, sector, from, to)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,10 @@ type extentWalk struct {
 	found []blockdev.Extent // of the step under way
 	last  blockdev.Extent   // not yielded yet; Length 0: none
 	run   fileRun           // the last that dataRun found
+
+	window bitWindow     // of the leaf's bitmaps, if it is read-only
+	still  stillBitmap   // the last of them
+	zeros  format.Bitmap // one with no bit set; nil until it is needed
 }
 
 // step walks a piece of the range with the image held, and yields without it.
@@ -108,7 +112,7 @@ func (w *extentWalk) block(b, in, n int64) error {
 	if full {
 		return w.data(m.leaf, 0, off, n, data+in)
 	}
-	bitmap, err := m.bitmap(b, sector, false)
+	bitmap, err := w.bitmap(b, sector)
 	if err != nil {
 		return err
 	}

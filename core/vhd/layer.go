@@ -28,8 +28,10 @@ type layer struct {
 	header   *format.Header // dynamic and differencing
 	blocks   *blockMap      // dynamic and differencing
 	batmap   *batmap        // nil: none that is valid
-	// batmapSpans are what a batmap's header claims, whether or not it is valid.
+	// batmapSpans are what a batmap's header claims, whether or not it is valid;
+	// where there is no header, the place for one.
 	batmapSpans []span
+	noBatmap    bool  // the creator keeps a batmap, but there is no header
 	copyBad     bool  // the footer's copy at the start is not good
 	conflict    error // its two footers contradict one another
 	warnings    []string

@@ -7,21 +7,14 @@ import (
 )
 
 const (
-	// maxPlaces is how many blocks are put in order at once: 16 MiB of memory,
-	// enough for 4 TiB in blocks of 2 MiB.
-	maxPlaces = 2 << 20
+	// maxPlaces is how many blocks are put in order at once: 8 MiB of memory, and
+	// as much again to sort them, enough for 2 TiB in blocks of 2 MiB.
+	maxPlaces = 1 << 20
 	// A bucket is 2^20 sectors of the file, of which 2^32 can be told apart. It
 	// has room for half as many blocks: fewer than are put in order at once.
 	bucketShift = 20
-	buckets     = 1 << (32 - bucketShift)
+	maxBuckets  = 1 << (32 - bucketShift)
 )
-
-// place is where a block begins, a sector, above the block's number: in the
-// order of places, which is that of the file.
-type place uint64
-
-func (p place) sector() uint32 { return uint32(p >> 32) }
-func (p place) block() int64   { return int64(uint32(p)) }
 
 // checkBAT looks at every entry: in the file, and touching neither metadata
 // nor another block. A damaged map is not written through.
@@ -34,16 +27,17 @@ func (l *layer) checkBAT() error {
 		return err
 	}
 	metadata := l.metadata()
-	buf := make([]place, min(total, maxPlaces)+1)
+	buf, scratch := make([]format.Place, min(total, maxPlaces)+1), make([]format.Place, min(total, maxPlaces)+1)
 	kept := 0 // of the part before: its last block may reach into the next
-	for from := 0; from < buckets; {
+	for from := 0; from < len(counts); {
 		to, n := from, 0
-		for to < buckets && (to == from || n+counts[to] <= maxPlaces) {
+		for to < len(counts) && (to == from || n+counts[to] <= maxPlaces) {
 			n += counts[to]
 			to++
 		}
 		if n > 0 {
 			places := l.collectPlaces(buf, kept, from, to)
+			format.SortPlaces(places, scratch)
 			if err := l.checkPlaces(places, metadata); err != nil {
 				return err
 			}
@@ -57,7 +51,7 @@ func (l *layer) checkBAT() error {
 // countPlaces counts blocks by the bucket that they begin in; damage where one
 // is not in the file.
 func (l *layer) countPlaces() (counts []int, total int, err error) {
-	counts = make([]int, buckets)
+	counts = make([]int, min(l.footerStart()/format.SectorSize>>bucketShift+1, maxBuckets))
 	for b, sector := range l.blocks.bat {
 		if sector == format.UnallocatedBlock {
 			continue
@@ -72,39 +66,36 @@ func (l *layer) countPlaces() (counts []int, total int, err error) {
 }
 
 // collectPlaces puts the blocks that begin in the buckets [from, to) into buf,
-// in order, behind those that are kept. What a bucket holds beyond the end of
-// buf, it has no room for: the others overlap already.
-func (l *layer) collectPlaces(buf []place, kept, from, to int) []place {
+// behind those that are kept. What a bucket holds beyond the end of buf, it has
+// no room for: the others overlap already.
+func (l *layer) collectPlaces(buf []format.Place, kept, from, to int) []format.Place {
 	n := kept
 	for b, sector := range l.blocks.bat {
-		if at := int(sector >> bucketShift); sector != format.UnallocatedBlock && at >= from && at < to && n < len(buf) {
-			buf[n] = place(sector)<<32 | place(b)
+		if at := int(sector >> bucketShift); at >= from && at < to && sector != format.UnallocatedBlock && n < len(buf) {
+			buf[n] = format.PlaceOf(int64(b), sector)
 			n++
 		}
-	}
-	if places := buf[:n]; !slices.IsSorted(places) {
-		slices.Sort(places)
 	}
 	return buf[:n]
 }
 
 // checkPlaces looks at blocks that are neighbours in the file.
-func (l *layer) checkPlaces(places []place, metadata []span) error {
+func (l *layer) checkPlaces(places []format.Place, metadata []span) error {
 	stride := l.blocks.stride()
-	end := func(p place) int64 { return l.blocks.bitmapOffset(p.sector()) + stride }
+	end := func(p format.Place) int64 { return l.blocks.bitmapOffset(p.Sector()) + stride }
 	for i := 1; i < len(places); i++ {
-		if p, q := places[i-1], places[i]; end(p) > l.blocks.bitmapOffset(q.sector()) {
-			return l.errorf(blockName(q.block()), corrupt("BAT entry (sector %d) overlaps block %d (sector %d)", q.sector(), p.block(), p.sector()))
+		if p, q := places[i-1], places[i]; end(p) > l.blocks.bitmapOffset(q.Sector()) {
+			return l.errorf(blockName(q.Block()), corrupt("BAT entry (sector %d) overlaps block %d (sector %d)", q.Sector(), p.Block(), p.Sector()))
 		}
 	}
 	for _, s := range metadata {
 		limit := min(roundUp(s.end, format.SectorSize)/format.SectorSize, int64(format.UnallocatedBlock)) // no block begins there or later
-		i, _ := slices.BinarySearch(places, place(limit)<<32)
+		i, _ := slices.BinarySearch(places, format.PlaceOf(0, uint32(limit)))
 		if i == 0 {
 			continue
 		}
 		if p := places[i-1]; end(p) > s.start {
-			return l.errorf(blockName(p.block()), corrupt("BAT entry (sector %d) points into %s (bytes %d to %d)", p.sector(), s.what, s.start, s.end))
+			return l.errorf(blockName(p.Block()), corrupt("BAT entry (sector %d) points into %s (bytes %d to %d)", p.Sector(), s.what, s.start, s.end))
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 // maxLocator bounds a parent locator's data, in bytes.
 const maxLocator = 64 << 10
 
-func locatorName(i int) string { return fmt.Sprintf("parent locator %d", i) }
+func locatorName(i int) string { return "parent locator " + strconv.Itoa(i) }
 
 // locatorSpace is the bytes that locator i's data may take, 0 for one that is
 // not used; damage where they are not in the file.

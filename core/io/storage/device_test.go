@@ -4,43 +4,16 @@ import (
 	"errors"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vhdmount/vhdmount/core/io/storage"
+	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 )
 
 var withRoot = flag.Bool("root", false, "run the tests that need root, which sets up a loop device")
-
-// loopDevice is a block device of size bytes.
-func loopDevice(t *testing.T, size int64) string {
-	t.Helper()
-	if !*withRoot {
-		t.Skip("needs -root")
-	}
-	backing := filepath.Join(t.TempDir(), "backing")
-	if err := os.WriteFile(backing, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(backing, size); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", backing).CombinedOutput()
-	if err != nil {
-		t.Fatalf("losetup: %v: %s", err, out)
-	}
-	name := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", name).CombinedOutput(); err != nil {
-			t.Errorf("losetup: %v: %s", err, out)
-		}
-	})
-	return name
-}
 
 func TestOpenDeviceRefusesWhatIsNone(t *testing.T) {
 	opener := storage.OS.(storage.DeviceOpener)
@@ -56,7 +29,10 @@ func TestOpenDeviceRefusesWhatIsNone(t *testing.T) {
 
 func TestABlockDeviceIsAFileOfItsSize(t *testing.T) {
 	const size = 1 << 20
-	name := loopDevice(t, size)
+	if !*withRoot {
+		t.Skip("needs -root")
+	}
+	name := storagetest.LoopDevice(t, size)
 	if _, err := storage.OS.Open(name, storage.ReadWrite); !errors.Is(err, storage.ErrNotRegular) {
 		t.Errorf("Open: %v", err)
 	}

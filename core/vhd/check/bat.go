@@ -1,10 +1,6 @@
 package check
 
-import (
-	"slices"
-
-	"github.com/vhdmount/vhdmount/core/vhd/format"
-)
+import "github.com/vhdmount/vhdmount/core/vhd/format"
 
 const (
 	// maxEntries is how many entries of a BAT are looked at: as many as package
@@ -13,33 +9,27 @@ const (
 	maxEntries = 8 << 20
 
 	// batChunk is how many entries are read at once.
-	batChunk = 16 << 10
+	batChunk = 64 << 10
 
 	// windowBlocks is how many placed blocks are sorted at once: 16 MiB of
-	// memory, enough for 4 TiB of blocks of the usual size in one go.
+	// memory, and as much again to sort them, enough for 4 TiB of blocks of the
+	// usual size in one go.
 	windowBlocks = 2 << 20
 
-	// buckets divides the file for counting, so that windows of it can be
+	// maxBuckets divides the file for counting, so that windows of it can be
 	// chosen that hold few enough blocks. Sector numbers have 32 bits: a
 	// bucket is 2^20 sectors, and without an overlap it has room for half as
 	// many blocks, far fewer than a window.
 	bucketShift = 20
-	buckets     = 1 << (32 - bucketShift)
+	maxBuckets  = 1 << (32 - bucketShift)
 )
-
-// placed is a block with its place: the first sector above, the block's number
-// below, so that sorting orders by place.
-type placed uint64
-
-func placedAt(sector uint32, block int64) placed { return placed(sector)<<32 | placed(block) }
-func (p placed) sector() uint32                  { return uint32(p >> 32) }
-func (p placed) block() int64                    { return int64(uint32(p)) }
 
 // runSize is the length of a block in the file, bitmap and data, in bytes.
 func (img *image) runSize() int64 { return img.header.BitmapSize() + int64(img.header.BlockSize) }
 
-// entries calls fn for each entry of the BAT, in order, up to maxEntries.
-func (img *image) entries(fn func(block int64, sector uint32)) error {
+// entries calls fn for the entries of the BAT, in order, up to maxEntries: some
+// at a time, the first of which is that of block first.
+func (img *image) entries(fn func(first int64, sectors []uint32)) error {
 	total := min(int64(img.header.MaxTableEntries), maxEntries)
 	buf := make([]byte, min(batChunk, total)*entrySize)
 	decoded := make([]uint32, min(batChunk, total))
@@ -50,55 +40,68 @@ func (img *image) entries(fn func(block int64, sector uint32)) error {
 			return err
 		}
 		format.DecodeBAT(decoded[:n], chunk)
-		for i, sector := range decoded[:n] {
-			fn(first+int64(i), sector)
-		}
+		fn(first, decoded[:n])
 	}
 	return nil
 }
 
 // census is what the first pass over the BAT finds.
 type census struct {
-	buckets [buckets]int64 // blocks by where in the file they begin
+	buckets []int64 // blocks by where in the file they begin
 }
 
 // checkEntries judges each entry by itself and counts those that have a place.
 func (img *image) checkEntries() (*census, error) {
-	count := &census{}
-	err := img.entries(func(block int64, sector uint32) {
-		if sector == format.UnallocatedBlock {
-			img.checkUnallocated(block)
-			return
-		}
-		if img.leaf && block < img.blocks {
-			img.report.Allocated++
-		}
-		if img.inFile(block, sector) {
-			count.buckets[sector>>bucketShift]++
+	count := &census{make([]int64, min(img.dataEnd/format.SectorSize>>bucketShift+1, maxBuckets))}
+	allocated, last := int64(0), img.lastPlace()
+	err := img.entries(func(first int64, sectors []uint32) {
+		for i, sector := range sectors {
+			block := first + int64(i)
+			if sector == format.UnallocatedBlock {
+				img.checkUnallocated(block)
+				continue
+			}
+			if block < img.blocks {
+				allocated++
+			}
+			if int64(sector) <= last {
+				count.buckets[sector>>bucketShift]++
+			} else {
+				img.notInFile(block, sector)
+			}
 		}
 	})
+	if img.leaf {
+		img.report.Allocated = allocated
+	}
 	return count, err
 }
 
-// inFile tells whether a block lies in the file, whatever else lies there.
-func (img *image) inFile(block int64, sector uint32) bool {
-	start := int64(sector) * format.SectorSize
-	if start <= img.dataEnd-img.runSize() {
-		return true
+// lastPlace is the last sector of the file at which a block can begin and still
+// lie in it, whatever else lies there; negative where no block can. It is none
+// that stands for no block: UnallocatedBlock is greater, whatever the file's
+// size.
+func (img *image) lastPlace() int64 {
+	room := img.dataEnd - img.runSize()
+	if room < 0 {
+		return -1
 	}
-	last := img.dataEnd / format.SectorSize
+	return min(room/format.SectorSize, int64(format.UnallocatedBlock)-1)
+}
+
+// notInFile reports a block of which some or all lies beyond the data.
+func (img *image) notInFile(block int64, sector uint32) {
+	if img.found.full() { // its numbers would be made values for nothing
+		img.found.drop(img.blockSeverity(block))
+		return
+	}
+	start, last := int64(sector)*format.SectorSize, img.dataEnd/format.SectorSize
 	if start >= img.info.Size {
 		img.block(img.blockSeverity(block), block, "BAT entry points past the end of the file (sector %d of %d) — restore the block from a backup", sector, last)
-		return false
+		return
 	}
 	img.block(img.blockSeverity(block), block, "runs past the end of the data (sectors %d to %d of %d) — restore the block from a backup",
 		sector, (start+img.runSize())/format.SectorSize-1, last)
-	return false
-}
-
-// fits is inFile without the words, for the passes after the first.
-func (img *image) fits(sector uint32) bool {
-	return sector != format.UnallocatedBlock && int64(sector)*format.SectorSize <= img.dataEnd-img.runSize()
 }
 
 // blockSeverity is how much damage to a block's entry matters: nothing reads
@@ -111,17 +114,18 @@ func (img *image) blockSeverity(block int64) Severity {
 }
 
 // windows calls fn with the blocks in the file, in the order of their places,
-// at most limit at a time, for which a bucket must have room. A bucket with more blocks than a window can only have
-// overlapping ones; the first of them show that.
-func (img *image) windows(count *census, limit int64, fn func([]placed) error) error {
+// at most limit at a time, for which a bucket must have room. A bucket with
+// more blocks than a window can only have overlapping ones; the first of them
+// show that.
+func (img *image) windows(count *census, limit int64, fn func([]format.Place) error) error {
 	var total int64
 	for _, n := range count.buckets {
 		total += n
 	}
-	buf := make([]placed, 0, min(total, limit))
-	for from := 0; from < buckets; {
+	buf, scratch := make([]format.Place, 0, min(total, limit)), make([]format.Place, min(total, limit))
+	for from := 0; from < len(count.buckets); {
 		to, n := from, int64(0)
-		for to < buckets && (to == from || n+count.buckets[to] <= limit) {
+		for to < len(count.buckets) && (to == from || n+count.buckets[to] <= limit) {
 			n += count.buckets[to]
 			to++
 		}
@@ -130,6 +134,7 @@ func (img *image) windows(count *census, limit int64, fn func([]placed) error) e
 			if err != nil {
 				return err
 			}
+			format.SortPlaces(blocks, scratch)
 			if err := fn(blocks); err != nil {
 				return err
 			}
@@ -140,14 +145,15 @@ func (img *image) windows(count *census, limit int64, fn func([]placed) error) e
 }
 
 // collect fills blocks, which is empty, to its capacity at most, with those
-// that begin in the buckets [from, to), sorted.
-func (img *image) collect(blocks []placed, from, to int) ([]placed, error) {
-	err := img.entries(func(block int64, sector uint32) {
-		b := int(sector >> bucketShift)
-		if b >= from && b < to && img.fits(sector) && len(blocks) < cap(blocks) {
-			blocks = append(blocks, placedAt(sector, block))
+// that begin in the buckets [from, to), in the order of their numbers.
+func (img *image) collect(blocks []format.Place, from, to int) ([]format.Place, error) {
+	low, high := int64(from)<<bucketShift, min(int64(to)<<bucketShift-1, img.lastPlace())
+	err := img.entries(func(first int64, sectors []uint32) {
+		for i, sector := range sectors {
+			if at := int64(sector); at >= low && at <= high && len(blocks) < cap(blocks) {
+				blocks = append(blocks, format.PlaceOf(first+int64(i), sector))
+			}
 		}
 	})
-	slices.Sort(blocks)
 	return blocks, err
 }

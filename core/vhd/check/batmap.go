@@ -1,6 +1,8 @@
 package check
 
 import (
+	"slices"
+
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
@@ -57,10 +59,22 @@ func (img *image) readBatmapHeader() (*format.BatmapHeader, error) {
 		if img.footer.CreatorVersion != batmapOptional {
 			img.at("batmap").damage("none after the BAT, at %#x, where tapdisk looks for it (%s) — have it rebuilt by repair", start, detail(err))
 		}
+		img.batmapPlace = start
 		return nil, nil
 	}
 	img.claim(extent{start: start, end: start + format.BatmapHeaderSize, name: "batmap header"})
 	return h, nil
+}
+
+// claimBatmapPlace keeps blocks off the sector where tapdisk looks for a
+// batmap's header and there is none: the bits of a block's bitmap could make it
+// one. What else has the sector is written by no guest.
+func (img *image) claimBatmapPlace() {
+	e := extent{start: img.batmapPlace, end: img.batmapPlace + format.BatmapHeaderSize, name: "place of the batmap header"}
+	taken := func(c extent) bool { return c.start < e.end && e.start < c.end }
+	if e.start > 0 && e.end <= img.dataEnd && !slices.ContainsFunc(img.claimed, taken) {
+		img.claim(e)
+	}
 }
 
 // readBatmap reads as much of the map as its checksum covers, at most 128 KiB.

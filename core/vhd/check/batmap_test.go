@@ -60,6 +60,30 @@ func TestBatmapTooShortForTheSum(t *testing.T) {
 		want{Note, "file", "belong to no block"})
 }
 
+// TestPlaceOfABatmapThatIsNotThere: tapdisk's images of version 1.1 may have no
+// batmap. What a guest could make one has no business where it would be.
+func TestPlaceOfABatmapThatIsNotThere(t *testing.T) {
+	old := func() *recipe {
+		r := tapdiskDisk()
+		r.footer.CreatorVersion, r.batmap, r.full = 1<<16|1, nil, nil
+		return r
+	}
+	expect(t, runRecipe(t, old()).Findings)
+
+	block := old()
+	block.bat[2] = mapAt / 512
+	expect(t, runRecipe(t, block).Findings,
+		want{Damage, "block 2", "overlap the place of the batmap header (bytes 0x800 to 0x9ff)"}, want{Note, "file", "belong to no block"})
+
+	locator := childDisk(t, format.NewFooter(testSize, format.Dynamic, testNow), "base.vhd", testNow)
+	locator.footer.Creator, locator.footer.CreatorVersion = format.CreatorTap, 1<<16|1
+	expect(t, runRecipe(t, locator).Findings, want{Damage, "parent", "not found"})
+
+	footer := old()
+	footer.bat, footer.length = emptyBAT(16), mapAt
+	expect(t, runRecipe(t, footer).Findings)
+}
+
 func encoded(record interface{ Encode([]byte) }, length int) []byte {
 	buf := make([]byte, length)
 	record.Encode(buf)

@@ -15,11 +15,12 @@ type bitmapCheck struct {
 	img     *image
 	holes   *holes
 	bitmap  format.Bitmap
-	data    []byte
-	zeros   []byte
-	sectors int   // of a block
-	beyond  int64 // blocks with bits set beyond their end
-	first   int64 // of these
+	clear   bool   // the bitmap has no bit set
+	data    []byte // nil until any is read
+	zeros   []byte // as long
+	sectors int    // of a block
+	beyond  int64  // blocks with bits set beyond their end
+	first   int64  // of these
 }
 
 // newBitmapCheck is nil where bitmaps aren't looked at.
@@ -27,13 +28,10 @@ func newBitmapCheck(img *image) *bitmapCheck {
 	if !img.opt.Bitmaps {
 		return nil
 	}
-	chunk := min(dataChunk, int64(img.header.BlockSize))
 	return &bitmapCheck{
 		img:     img,
 		holes:   newHoles(img.file),
 		bitmap:  make(format.Bitmap, img.header.BitmapSize()),
-		data:    make([]byte, chunk),
-		zeros:   make([]byte, chunk),
 		sectors: int(img.header.BlockSize / format.SectorSize),
 	}
 }
@@ -43,13 +41,8 @@ func (c *bitmapCheck) check(block, start int64) error {
 	if c == nil || block >= c.img.blocks {
 		return nil
 	}
-	if data := c.holes.data(start); data-start >= int64(len(c.bitmap)) {
-		clear(c.bitmap)
-	} else if err := readFull(c.img.file, c.bitmap, start); err != nil {
+	if err := c.read(start); err != nil {
 		return err
-	}
-	if c.img.footer.LittleEndianBitmaps() {
-		c.bitmap.ReverseBits()
 	}
 	c.checkBeyond(block)
 	c.checkFull(block)
@@ -59,9 +52,32 @@ func (c *bitmapCheck) check(block, start int64) error {
 	return nil
 }
 
+// read reads the bitmap at start. One in a hole of the file costs nothing: a
+// small file can claim millions of them.
+func (c *bitmapCheck) read(start int64) error {
+	if data := c.holes.data(start); data-start >= int64(len(c.bitmap)) {
+		if !c.clear {
+			clear(c.bitmap)
+			c.clear = true
+		}
+		return nil
+	}
+	c.clear = false
+	if err := readFull(c.img.file, c.bitmap, start); err != nil {
+		return err
+	}
+	if c.img.footer.LittleEndianBitmaps() {
+		c.bitmap.ReverseBits()
+	}
+	return nil
+}
+
 // checkBeyond counts blocks whose bitmap, padded to a sector, has bits for
 // sectors that the block doesn't have.
 func (c *bitmapCheck) checkBeyond(block int64) {
+	if c.clear {
+		return
+	}
 	bits := len(c.bitmap) * 8
 	if run, set := c.bitmap.Run(c.sectors, bits); c.sectors < bits && (set || run < bits-c.sectors) {
 		if c.beyond == 0 {
@@ -74,7 +90,10 @@ func (c *bitmapCheck) checkBeyond(block int64) {
 // checkFull: tapdisk doesn't read the bitmap of a block that the batmap calls
 // full.
 func (c *bitmapCheck) checkFull(block int64) {
-	if missing := c.sectors - c.bitmap.Count(c.sectors); missing > 0 && c.img.full(block) {
+	if !c.img.full(block) {
+		return
+	}
+	if missing := c.sectors - c.bitmap.Count(c.sectors); missing > 0 {
 		c.img.block(Damage, block, "is full by the batmap, but its bitmap lacks %d of %d sectors — have the batmap rebuilt by repair", missing, c.sectors)
 	}
 }
@@ -104,6 +123,10 @@ func (c *bitmapCheck) checkClear(block, data int64) error {
 // findData is the first of the sectors [from, to) of the block whose data
 // begins at data that isn't all zeros, or -1.
 func (c *bitmapCheck) findData(data int64, from, to int) (int, error) {
+	if c.data == nil {
+		chunk := min(dataChunk, c.sectors*format.SectorSize)
+		c.data, c.zeros = make([]byte, chunk), make([]byte, chunk)
+	}
 	for from < to {
 		at := data + int64(from)*format.SectorSize
 		hole := (c.holes.data(at) - at) / format.SectorSize

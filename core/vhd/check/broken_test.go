@@ -62,6 +62,13 @@ func TestParentThatDoesNotFitIsClosed(t *testing.T) {
 	if broken.open != 0 {
 		t.Errorf("without Parents, files left open: %d", broken.open)
 	}
+	r := childDisk(t, footerOf(t, mem, "/vm/base.vhd"), "self.vhd", testNow)
+	r.write(t, mem, "/vm/self.vhd")
+	o.IgnoreTimestamps = true
+	expect(t, run(t, "/vm/self.vhd", o).Findings, want{Damage, "parent", "a loop"})
+	if broken.open != 0 {
+		t.Errorf("after a loop, files left open: %d", broken.open)
+	}
 }
 
 var errBroken = errors.New("input/output error")
@@ -76,6 +83,15 @@ type brokenFS struct {
 
 func (b *brokenFS) Open(name string, flag storage.Flag) (storage.File, error) {
 	f, err := b.FS.Open(name, flag)
+	return b.opened(f, err)
+}
+
+func (b *brokenFS) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
+	f, err := b.FS.OpenBeneath(dir, name, flag)
+	return b.opened(f, err)
+}
+
+func (b *brokenFS) opened(f storage.File, err error) (storage.File, error) {
 	if err != nil {
 		return nil, err
 	}

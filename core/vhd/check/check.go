@@ -3,6 +3,8 @@ package check
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vhdmount/vhdmount/core/io/storage"
@@ -70,7 +72,7 @@ type chain struct {
 
 // check opens the image called name and checks it and what it leads to.
 func (c *chain) check(name string) error {
-	img, err := c.open(name, 0)
+	img, err := c.open(source{name: name})
 	if err != nil {
 		return err
 	}
@@ -97,9 +99,11 @@ func (c *chain) check(name string) error {
 type image struct {
 	*chain
 	name string
+	dir  string // that the file is in, where an image and not the user named it
 	file storage.File
 	info storage.Info
 	leaf bool
+	loop bool // the file is in the chain already
 	raw  bool // the parent of a child that names no id: any file, no VHD
 
 	foot    footers
@@ -114,18 +118,43 @@ type image struct {
 	paths     []parentPath   // where the locators lead
 	claimed   []extent       // what the structures have of the file
 	leak      leak
+
+	batmapPlace int64 // offset where tapdisk looks for a batmap's header in vain; 0: nowhere
 }
 
-// open opens, locks and reads as much of an image as tells what it is.
-func (c *chain) open(name string, flag storage.Flag) (*image, error) {
-	file, err := c.opt.FS.Open(name, flag)
+// source is where a file of a chain is to be opened.
+type source struct {
+	name string
+	// root is the directory tree that the file must be in, resolved as name is,
+	// where an image says the name; empty where the user does.
+	root string
+}
+
+func (s source) open(fsys storage.FS) (storage.File, error) {
+	if s.root == "" {
+		return fsys.Open(s.name, 0)
+	}
+	rel, err := filepath.Rel(s.root, s.name)
 	if err != nil {
 		return nil, err
 	}
-	img := &image{chain: c, name: name, file: file, leaf: len(c.seen) == 0}
+	return fsys.OpenBeneath(s.root, rel, 0)
+}
+
+// open opens, locks and reads as much of an image as tells what it is.
+func (c *chain) open(from source) (*image, error) {
+	file, err := from.open(c.opt.FS)
+	if err != nil {
+		return nil, err
+	}
+	img := &image{chain: c, name: from.name, file: file, leaf: len(c.seen) == 0}
+	if from.root != "" {
+		img.dir = filepath.Dir(from.name)
+	}
 	if err := img.load(); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	img.loop = slices.Contains(c.seen, img.info.ID)
 	c.seen = append(c.seen, img.info.ID)
 	return img, nil
 }

@@ -8,6 +8,10 @@
 // was held against the size of the file: memory is bounded by a few tens of
 // MiB whatever an image says.
 //
+// A parent is looked for and opened by the engine's rules: where an image names
+// it, only within the tree of the image's directory or one that the caller
+// allows, and through no link that appears meanwhile.
+//
 // What counts as damage follows Microsoft's specification and vhd-util check,
 // except where a program that many people use writes otherwise and every
 // reader copes: such habits are notes or warnings.

@@ -174,6 +174,41 @@ func TestLargestDisk(t *testing.T) {
 	}
 }
 
+// TestManyFindingsTakeLittleMemory: those past the cap are counted, and no
+// more than counted.
+func TestManyFindingsTakeLittleMemory(t *testing.T) {
+	const entries = 1 << 20
+	places := map[string]func(first uint32) uint32{
+		"all in one place":  func(first uint32) uint32 { return first },
+		"all past the end":  func(uint32) uint32 { return 0xFFFFFFFE },
+		"all in the footer": func(first uint32) uint32 { return first + 1 },
+	}
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			r := dynamicDisk()
+			r.footer = format.NewFooter(entries*512, format.Dynamic, testNow)
+			r.header = format.NewHeader(entries*512, 512)
+			first := uint32(1536+format.BATSize(entries)) / 512
+			r.bat = make([]uint32, entries)
+			for i := range r.bat {
+				r.bat[i] = place(first)
+			}
+			r.bitmap = func(int) format.Bitmap { return nil }
+			r.length = int64(first+2) * 512
+			mem := storagetest.NewMemory()
+			r.write(t, mem, "/disk.vhd")
+			took := allocated(func() {
+				if n := len(run(t, "/disk.vhd", everything(mem)).Findings); n != MaxFindings+1 {
+					t.Errorf("%d findings, want %d", n, MaxFindings+1)
+				}
+			})
+			if took > 20<<20 {
+				t.Errorf("%d MiB of memory", took>>20)
+			}
+		})
+	}
+}
+
 // TestLongestBAT: what a sparse file can claim of a BAT at no cost must cost
 // its check little: each pass over 4 Gi entries would take many seconds. Those
 // that are looked at lie all over 2 TiB, so that they take several windows.

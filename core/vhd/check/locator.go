@@ -1,8 +1,8 @@
 package check
 
 import (
-	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/vhdmount/vhdmount/core/vhd/format"
@@ -22,7 +22,7 @@ func (img *image) checkLocators() error {
 	}
 	slots := make(map[format.LocatorCode]int)
 	for i, l := range img.header.Locators {
-		at := img.at(fmt.Sprintf("locator %d", i))
+		at := img.at("locator " + strconv.Itoa(i))
 		if l.Code == format.CodeNone {
 			if l != (format.Locator{}) {
 				at.damage("is unused, but its fields are not zero — have it written again by rebase")

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,29 +24,21 @@ const mtimeSlack = 2 * time.Second
 // findParent opens the parent and judges whether it fits. It returns nil where
 // there is none to go on with; that is a finding then.
 func (img *image) findParent() (*image, error) {
-	name, info, err := img.locateParent()
-	if err != nil || name == "" {
+	from, err := img.locateParent()
+	if err != nil || from.name == "" {
 		return nil, err
-	}
-	if slices.Contains(img.seen, info.ID) {
-		img.at(parentPlace).damage("%s is the image itself or one of its children: a loop — name the right parent by rebase", name)
-		return nil, nil
 	}
 	if len(img.seen) >= MaxDepth {
-		img.at(parentPlace).damage("%s would be more than %d images deep — coalesce the chain", name, MaxDepth)
+		img.at(parentPlace).damage("%s would be more than %d images deep — coalesce the chain", from.name, MaxDepth)
 		return nil, nil
 	}
-	flag := storage.NoFollow
-	if img.named() {
-		flag = 0
-	}
-	parent, err := img.open(name, flag)
-	if errors.Is(err, storage.ErrNotRegular) && !img.named() {
-		img.at(parentPlace).damage("%s — name the right parent by rebase", reason(name, err))
-		return nil, nil
-	}
+	parent, err := img.open(from)
 	if err != nil {
-		return nil, err
+		return nil, img.unopened(from, err)
+	}
+	if parent.loop {
+		img.at(parentPlace).damage("%s is the image itself or one of its children: a loop — name the right parent by rebase", from.name)
+		return nil, parent.close()
 	}
 	parent.raw = img.header.ParentID.IsZero()
 	if !img.accepts(parent) {
@@ -54,27 +47,62 @@ func (img *image) findParent() (*image, error) {
 	return parent, nil
 }
 
-// named tells whether the user says what the parent is.
-func (img *image) named() bool { return img.leaf && img.opt.Parent != "" }
+// unopened makes a finding of why the parent that the image names was not
+// opened, where that is the image's doing or that of who replaced what was
+// there when it was looked for. Else it is the error.
+func (img *image) unopened(from source, err error) error {
+	at := img.at(parentPlace)
+	switch {
+	case from.root == "":
+		return err
+	case errors.Is(err, storage.ErrOutside):
+		at.warn("%s was not looked at — check again, or name the parent", reason(from.name, err))
+	case errors.Is(err, storage.ErrNotRegular):
+		at.damage("%s — name the right parent by rebase", reason(from.name, err))
+	case errors.Is(err, fs.ErrNotExist):
+		at.damage("not found at %s — put it there, or name it", from.name)
+	default:
+		return err
+	}
+	return nil
+}
 
-// locateParent is the file that the image's parent is, as tapdisk finds it:
-// the first path, in the order of the slots, that leads to a file. It is empty
-// where none does.
-func (img *image) locateParent() (name string, info storage.Info, err error) {
-	if img.named() {
-		info, err = img.opt.FS.Stat(img.opt.Parent)
-		return img.opt.Parent, info, err
+// locateParent is where the image's parent is, as tapdisk finds it: the first
+// path, in the order of the slots, that leads to a file. It is empty where none
+// does.
+func (img *image) locateParent() (source, error) {
+	if img.leaf && img.opt.Parent != "" {
+		return source{name: img.opt.Parent}, nil
 	}
-	self, err := img.opt.FS.Resolve(img.name)
+	dir, err := img.directory()
 	if err != nil {
-		return "", storage.Info{}, err
+		return source{}, err
 	}
-	search := parentSearch{img: img, dir: filepath.Dir(self)}
+	search := parentSearch{img: img, dir: dir}
 	for _, p := range img.paths {
 		search.try(p)
 	}
 	search.report()
-	return search.found.name, search.found.info, nil
+	return search.found.source, nil
+}
+
+// directory is the one that the image's file is in. For a file that the user
+// named it is looked for now that the file is open, and must lead to that file
+// still: whoever can replace a directory on the way could have the parents
+// looked for anywhere else.
+func (img *image) directory() (string, error) {
+	if img.dir != "" {
+		return img.dir, nil
+	}
+	path, err := img.opt.FS.Resolve(img.name)
+	if err != nil {
+		return "", err
+	}
+	info, err := img.opt.FS.Stat(path)
+	if err == nil && info.ID != img.info.ID {
+		err = fmt.Errorf("%s: the name leads to another file since it was opened: check it again", img.name)
+	}
+	return filepath.Dir(path), err
 }
 
 // parentSearch goes through the paths that an image has for its parent.
@@ -89,7 +117,7 @@ type parentSearch struct {
 
 // candidate is a file that a path of the image leads to.
 type candidate struct {
-	name  string
+	source
 	info  storage.Info
 	place string // of the path
 }
@@ -101,15 +129,16 @@ func (s *parentSearch) try(p parentPath) {
 	if !p.Absolute {
 		name = filepath.Join(s.dir, name)
 	}
-	name, info, err := s.settle(name)
-	c := candidate{name, info, p.place}
+	path, info, err := s.settle(name)
+	root, allowed := s.rootOf(path)
+	c := candidate{source{path, root}, info, p.place}
 	switch {
-	case err != nil:
-		if text := reason(name, err); !slices.Contains(s.missing, text) {
-			s.missing = append(s.missing, text)
-		}
-	case !s.allowed(name):
+	case errors.Is(err, fs.ErrNotExist):
+		s.miss(cmp.Or(path, name))
+	case path != "" && !allowed:
 		s.outside = append(s.outside, c)
+	case err != nil:
+		s.miss(reason(cmp.Or(path, name), err))
 	case s.found.name == "":
 		s.found = c
 	default:
@@ -117,19 +146,27 @@ func (s *parentSearch) try(p parentPath) {
 	}
 }
 
+// miss keeps a path that leads nowhere, with the reason.
+func (s *parentSearch) miss(text string) {
+	if !slices.Contains(s.missing, text) {
+		s.missing = append(s.missing, text)
+	}
+}
+
 // settle is name with its directory free of symbolic links, and what is there.
-// The last component is left: opening refuses a link.
+// The last component is left: opening refuses a link. The path is empty where
+// not even that could be found.
 func (s *parentSearch) settle(name string) (string, storage.Info, error) {
 	dir, err := s.img.opt.FS.Resolve(filepath.Dir(name))
 	if err != nil {
-		return name, storage.Info{}, err
+		return "", storage.Info{}, err
 	}
-	name = filepath.Join(dir, filepath.Base(name))
-	info, err := s.img.opt.FS.Stat(name)
+	path := filepath.Join(dir, filepath.Base(name))
+	info, err := s.img.opt.FS.Stat(path)
 	if err == nil && !info.Mode.IsRegular() {
 		err = storage.ErrNotRegular
 	}
-	return name, info, err
+	return path, info, err
 }
 
 // reason is a path that leads nowhere, and why; that nothing is there needs no
@@ -145,23 +182,24 @@ func reason(name string, err error) string {
 	return fmt.Sprintf("%s (%v)", name, err)
 }
 
-// allowed tells whether a parent may lie at a resolved path: below the child's
-// directory or one that the caller named.
-func (s *parentSearch) allowed(resolved string) bool {
-	if below(s.dir, resolved) {
-		return true
+// rootOf is the directory that a resolved path lies in the tree of, where a
+// parent may be: the child's own or one that the caller named.
+func (s *parentSearch) rootOf(path string) (string, bool) {
+	if within(s.dir, path) {
+		return s.dir, true
 	}
 	for _, dir := range s.img.opt.ParentDirs {
-		if abs, err := s.img.opt.FS.Resolve(dir); err == nil && below(abs, resolved) {
-			return true
+		if root, err := s.img.opt.FS.Resolve(dir); err == nil && within(root, path) {
+			return root, true
 		}
 	}
-	return false
+	return "", false
 }
 
-// below tells whether name lies in dir or in a directory of it.
-func below(dir, name string) bool {
-	return strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+// within tells whether path is dir or lies in its tree.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // report says why no parent was found or, if one was, where else the image's

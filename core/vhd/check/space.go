@@ -38,6 +38,7 @@ func (img *image) checkSpace() error {
 	if err := img.checkLocators(); err != nil {
 		return err
 	}
+	img.claimBatmapPlace()
 	count, err := img.checkEntries()
 	if err != nil {
 		return err
@@ -58,13 +59,13 @@ func (img *image) sweepFile(count *census) error {
 	slices.SortFunc(s.structures, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
 	bitmaps := newBitmapCheck(img)
 	size := img.runSize()
-	err := img.windows(count, windowBlocks, func(blocks []placed) error {
+	err := img.windows(count, windowBlocks, func(blocks []format.Place) error {
 		for _, p := range blocks {
-			start := int64(p.sector()) * format.SectorSize
-			if !s.pass(extent{start: start, end: start + size, block: p.block()}) {
+			start := int64(p.Sector()) * format.SectorSize
+			if !s.pass(extent{start: start, end: start + size, block: p.Block()}) {
 				continue
 			}
-			if err := bitmaps.check(p.block(), start); err != nil {
+			if err := bitmaps.check(p.Block(), start); err != nil {
 				return err
 			}
 		}
@@ -83,7 +84,7 @@ type sweep struct {
 	img        *image
 	structures []extent // sorted, not passed yet
 	far        extent   // of those passed, the one that reaches farthest
-	next       extent   // the one being passed
+	next       extent   // the one being passed, where it overlaps
 }
 
 // pass takes the next block, after the structures that lie before it. It is
@@ -98,17 +99,17 @@ func (s *sweep) pass(block extent) bool {
 
 // one takes the next extent.
 func (s *sweep) one(e extent) bool {
-	s.next = e
-	free := e.start >= s.far.end
-	if free {
+	if e.start >= s.far.end {
 		s.img.leaked(s.far.end, e.start)
-	} else {
-		s.overlap(&s.next, &s.far)
+		s.far = e
+		return true
 	}
+	s.next = e
+	s.overlap(&s.next, &s.far)
 	if e.end > s.far.end {
 		s.far = s.next
 	}
-	return free
+	return false
 }
 
 // overlap reports two extents that share bytes, at the one that begins later
@@ -130,6 +131,10 @@ func (s *sweep) overlap(a, b *extent) {
 }
 
 func (img *image) blockOverlap(sev Severity, a, b *extent) {
+	if img.found.full() { // its numbers would be made values for nothing
+		img.found.drop(sev)
+		return
+	}
 	img.block(sev, a.block, "sectors %d to %d overlap %v — restore the block from a backup",
 		a.start/format.SectorSize, (a.end-1)/format.SectorSize, b)
 }

@@ -161,15 +161,15 @@ func TestWindowsGiveEveryBlockInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen, last := map[int64]bool{}, int64(-1)
-		err = img.windows(count, limit, func(window []placed) error {
+		err = img.windows(count, limit, func(window []format.Place) error {
 			if int64(len(window)) > max(limit, 4) {
 				t.Errorf("limit %d: a window of %d blocks", limit, len(window))
 			}
 			for _, p := range window {
-				if int64(p.sector()) <= last || r.bat[p.block()] != p.sector() {
-					t.Errorf("limit %d: block %d at sector %d after sector %d", limit, p.block(), p.sector(), last)
+				if int64(p.Sector()) <= last || r.bat[p.Block()] != p.Sector() {
+					t.Errorf("limit %d: block %d at sector %d after sector %d", limit, p.Block(), p.Sector(), last)
 				}
-				seen[p.block()], last = true, int64(p.sector())
+				seen[p.Block()], last = true, int64(p.Sector())
 			}
 			return nil
 		})
@@ -187,7 +187,7 @@ func TestWindowsGiveEveryBlockInOrder(t *testing.T) {
 func openHeader(t *testing.T, fs *storagetest.Memory, name string) *image {
 	t.Helper()
 	c := &chain{opt: everything(fs), report: &Report{}}
-	img, err := c.open(name, 0)
+	img, err := c.open(source{name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
