@@ -21,7 +21,9 @@ var (
 // TestNothingIsLostToAPowerCut explores every kind of image; package vhdtest
 // says how, and which rules are held against what is found.
 func TestNothingIsLostToAPowerCut(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // it makes garbage, and keeps little
+	// It makes much garbage, and keeps little until it has seen millions.
+	defer debug.SetGCPercent(debug.SetGCPercent(1000))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(2 << 30))
 	kinds, states := vhdtest.Kinds(), *exploreStates
 	switch {
 	case states > 0:

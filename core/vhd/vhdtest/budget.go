@@ -5,5 +5,5 @@ package vhdtest
 const Slow = slowness > 1
 
 // Budget is how many different states a test looks at, on all kinds together,
-// if nobody says: what two CPUs do in about twenty seconds.
+// if nobody says: what two CPUs do in about five seconds.
 const Budget = 150_000 / slowness

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 )
@@ -30,19 +31,16 @@ type news []int
 
 // newVersions is what of the units is new against those of the call before:
 // nothing of one that is as it was. A sync that took units away leaves states
-// that were possible before.
+// that were possible before. What both have comes in the same order in both.
 func newVersions(before, now []storagetest.Unit) news {
-	type place struct {
-		file   string
-		sector int64
-	}
-	had := make(map[place]int, len(before))
-	for _, u := range before {
-		had[place{u.File, u.Sector}] = u.Versions
-	}
 	n := make(news, len(now))
 	for i, u := range now {
-		n[i] = had[place{u.File, u.Sector}] + 1
+		n[i] = 1
+		same := func(b storagetest.Unit) bool { return b.Sector == u.Sector && b.File == u.File }
+		if k := slices.IndexFunc(before, same); k >= 0 {
+			n[i] = before[k].Versions + 1
+			before = before[k+1:]
+		}
 	}
 	return n
 }

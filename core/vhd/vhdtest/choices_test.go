@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 )
 
@@ -29,9 +30,24 @@ func written(t *testing.T, n int) *storagetest.Crash {
 	return c
 }
 
+func readFile(fsys storage.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	_, err = f.ReadAt(b, 0)
+	return b, err
+}
+
 func content(t *testing.T, m *storagetest.Memory) string {
 	t.Helper()
-	b, err := readFile(m, "/f", nil)
+	b, err := readFile(m, "/f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +111,7 @@ func TestSamplesOfAPointHaveSomethingNew(t *testing.T) {
 	n := newVersions(c.Cut(11).Units(), c.Cut(12).Units())
 	cut := c.Cut(12)
 	for choice := range choices(cut, n, 50, r) {
-		f, err := readFile(cut.State(choice.choose), "/f", nil)
+		f, err := readFile(cut.State(choice.choose), "/f")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package vhdtest
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
@@ -108,9 +109,18 @@ func (d *Disk) read() ([]Tag, error) {
 }
 
 func readTags(dev blockdev.Device) ([]Tag, error) {
-	b := make([]byte, dev.Size())
-	if _, err := dev.ReadAt(b, 0); err != nil {
+	b, err := readDisk(dev, nil)
+	if err != nil {
 		return nil, err
 	}
 	return Decode(b)
+}
+
+// readDisk reads a whole disk into buf, which may be moved. What was in buf
+// before is not taken for something that was read.
+func readDisk(dev blockdev.Device, buf []byte) ([]byte, error) {
+	buf = slices.Grow(buf[:0], int(dev.Size()))[:dev.Size()]
+	clear(buf)
+	_, err := dev.ReadAt(buf, 0)
+	return buf, err
 }

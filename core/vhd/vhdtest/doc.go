@@ -22,6 +22,14 @@
 //     overlap, and qemu, which reads a disk without a parent by the BAT alone,
 //     finds nothing but what rules 2 to 4 allow either.
 //
+// # What is one state
+//
+// States are told apart by a hash of 64 bits of the bytes of all images that may
+// be the disk. Of four million states of a kind two share a hash once in two
+// million runs: then one of them is not looked at, and not counted. What a
+// state shows is found out once, and held against the model of every program
+// that may leave it.
+//
 // # What joins
 //
 // An operation that changes an image joins by one entry in Operations: what it

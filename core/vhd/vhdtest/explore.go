@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"path"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +70,9 @@ type explorer struct {
 	kind   Kind
 	start  *storagetest.Memory // never changed
 	hash   maphash.Seed
+	parent string // of the image; empty: none
 	sample uint64 // states looked at, at most, of a point
+	album  album  // of first lives
 
 	// mu guards what follows. It is a leaf.
 	mu     sync.Mutex
@@ -83,12 +84,16 @@ type explorer struct {
 
 func newExplorer(k Kind, o Options) (*explorer, error) {
 	x := &explorer{Options: o, kind: k, start: storagetest.NewMemory(), hash: maphash.MakeSeed(), states: map[uint64]struct{}{}}
+	x.album.views = map[uint64]view{}
 	if err := k.Make(x.start); err != nil {
 		return nil, err
 	}
 	img, err := vhd.Open(Name, vhd.Options{FS: x.start, ReadOnly: true})
 	if err != nil {
 		return nil, err
+	}
+	if layers := img.Layers(); len(layers) > 1 {
+		x.parent = layers[1].Name
 	}
 	sectors := int(img.Size() / format.SectorSize)
 	if err := img.Close(); err != nil {
@@ -101,6 +106,7 @@ func newExplorer(k Kind, o Options) (*explorer, error) {
 
 // work explores programs until there is enough, or one has failed.
 func (x *explorer) work() {
+	sight := &eyes{}
 	for {
 		x.mu.Lock()
 		done := x.failed != nil || len(x.states) >= x.Options.States
@@ -112,7 +118,7 @@ func (x *explorer) work() {
 		if done {
 			return
 		}
-		if err := x.explore(j); err != nil {
+		if err := x.explore(j, sight); err != nil {
 			x.mu.Lock()
 			if x.failed == nil {
 				x.failed = err
@@ -123,8 +129,8 @@ func (x *explorer) work() {
 }
 
 // explore explores one program and the second lives of some of its states.
-func (x *explorer) explore(j job) error {
-	e := &exploration{explorer: x, program: j.program, rand: rand.New(rand.NewPCG(x.Seed, j.number<<8|4)), sample: x.sample}
+func (x *explorer) explore(j job, sight *eyes) error {
+	e := &exploration{explorer: x, eyes: sight, program: j.program, rand: rand.New(rand.NewPCG(x.Seed, j.number<<8|4)), sample: x.sample}
 	if !j.short {
 		e.sample = max(16, x.sample/16)
 	}
@@ -134,7 +140,8 @@ func (x *explorer) explore(j job) error {
 		return err
 	}
 	for _, l := range lives {
-		again := &exploration{explorer: x, program: j.program, rand: e.rand, sample: max(8, x.sample/32), life: &Program{Before: x.gen.random(e.rand, 2+e.rand.IntN(4))}}
+		again := &exploration{explorer: x, eyes: sight, program: j.program, rand: e.rand, sample: max(8, x.sample/32)}
+		again.life = &Program{Before: x.gen.random(e.rand, 2+e.rand.IntN(4))}
 		_, err := again.run(l.state, l.image, secondTag, 0)
 		again.finish()
 		if err != nil {
@@ -153,6 +160,7 @@ type life struct {
 // exploration is one program explored, or a second life.
 type exploration struct {
 	*explorer
+	eyes    *eyes
 	program Program
 	life    *Program
 	rand    *rand.Rand
@@ -178,7 +186,11 @@ func (e *exploration) run(start *storagetest.Memory, image string, tag uint32, p
 	if len(program.Beside) > 0 {
 		e.report.Beside++
 	}
-	v := &verifier{hash: e.hash, seen: map[uint64]view{}, count: func(h uint64) { e.hashes = append(e.hashes, h) }}
+	v := &verifier{eyes: e.eyes, hash: e.hash, parent: e.parent, seen: map[uint64]view{}, kept: contents{}, count: func(h uint64) { e.hashes = append(e.hashes, h) }}
+	if e.life == nil {
+		v.shared = &e.album
+		defer func() { v.shared.add(v.seen) }()
+	}
 	var err error
 	if v.baseline, err = findings(start, image); err != nil {
 		return nil, e.failure(-1, "", err)
@@ -220,7 +232,7 @@ func (e *exploration) cut(v *verifier, point int, first bool) error {
 	switch {
 	case first || r.fresh:
 		news = nil
-	case e.hidden(e.player.crash.Describe(point)):
+	case e.hidden(e.player.crash.Call(point)):
 		return nil
 	}
 	for c := range choices(cut, news, e.sample, e.rand) {
@@ -239,15 +251,14 @@ func (e *exploration) cut(v *verifier, point int, first bool) error {
 // hidden tells whether a call has changed a file that has no name of its own
 // yet: nobody opens it, whatever a power cut makes of it. The calls are asked
 // about in their order.
-func (e *exploration) hidden(call string) bool {
-	words := strings.Fields(call)
-	if len(words) < 2 || path.Ext(words[1]) != ".tmp" {
+func (e *exploration) hidden(call storagetest.Call) bool {
+	if path.Ext(call.Path) != ".tmp" {
 		return false
 	}
-	if words[0] == "link" || words[0] == "rename" {
-		e.named = words[1]
+	if call.Op == storagetest.OpLink || call.Op == storagetest.OpRename {
+		e.named = call.Path
 	}
-	return words[1] != e.named
+	return call.Path != e.named
 }
 
 func (e *exploration) failure(point int, state string, err error) error {

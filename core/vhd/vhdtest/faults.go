@@ -351,7 +351,7 @@ func (t *trial) powerCut() error {
 	if err != nil {
 		return err
 	}
-	v := &verifier{hash: t.hash, baseline: baseline, seen: map[uint64]view{}, count: func(uint64) {}, untidy: true}
+	v := &verifier{eyes: &eyes{}, hash: t.hash, baseline: baseline, seen: map[uint64]view{}, kept: contents{}, count: func(uint64) {}, untidy: true}
 	r := rand.New(rand.NewPCG(uint64(t.before), 5))
 	for point := t.from; point <= t.player.crash.Points(); point++ {
 		cut, rules := t.player.crash.Cut(point), t.player.history.at(point)

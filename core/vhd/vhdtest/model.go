@@ -171,6 +171,8 @@ type rules struct {
 	must   string        // the one that is there for certain, at least
 	tidy   bool          // the image is closed
 	fresh  bool          // something has just become stable: less is allowed than a call before
+
+	values []uint32 // in which those of halves and qemu are
 }
 
 // at is what is allowed after a power cut at a point.
@@ -196,10 +198,11 @@ func (h *history) now() *rules {
 // rules is what is allowed when the begun events may have had an effect and
 // the covered ones must have had theirs.
 func (h *history) rules(begun, covered func(e *event) bool, point int) *rules {
-	r := &rules{halves: make([][2][]uint32, len(h.puts)), qemu: make([][2][]uint32, len(h.puts)), put: make([]bool, len(h.puts))}
+	n := len(h.puts)
+	r := &rules{halves: make([][2][]uint32, n), qemu: make([][2][]uint32, n), put: make([]bool, n), values: make([]uint32, 0, 4*n)}
 	for i := range h.puts {
 		for k := range 2 {
-			r.halves[i][k], r.qemu[i][k] = allowed(h.puts[i][k], begun, covered)
+			r.allow(i, k, h.puts[i][k], begun, covered)
 			for _, p := range h.puts[i][k][1:] {
 				r.put[i] = r.put[i] || begun(p.by)
 			}
@@ -225,24 +228,35 @@ func (h *history) rules(begun, covered func(e *event) bool, point int) *rules {
 	return r
 }
 
-// allowed is the values that a half may hold: each that was put, unless one
-// that must be there was put later. qemu is the same as qemu reads it.
-func allowed(puts []put, begun, covered func(e *event) bool) (values, qemu []uint32) {
+// allow finds the values that half k of sector i may hold: each that was put,
+// unless one that must be there was put later. For qemu it is the same as qemu
+// reads it.
+func (r *rules) allow(i, k int, puts []put, begun, covered func(e *event) bool) {
 	latest := -1 // the latest beginning of a put that must be there
 	for _, p := range puts {
-		if p.sure && (p.by.end < 0 || covered(p.by)) {
-			latest = max(latest, p.by.begin)
+		if p.sure && p.by.begin > latest && (p.by.end < 0 || covered(p.by)) {
+			latest = p.by.begin
 		}
 	}
+	first, same := len(r.values), true
 	for _, p := range puts {
-		if (p.by.end < 0 || begun(p.by)) && p.by.end >= latest {
-			values, qemu = append(values, p.value), append(qemu, p.value)
-			if p.qemu != p.value {
-				qemu = append(qemu, p.qemu)
-			}
+		if p.by.end >= latest && (p.by.end < 0 || begun(p.by)) {
+			r.values = append(r.values, p.value)
+			same = same && p.qemu == p.value
 		}
 	}
-	return values, qemu
+	r.halves[i][k] = r.values[first:]
+	r.qemu[i][k] = r.halves[i][k]
+	if same {
+		return
+	}
+	first = len(r.values)
+	for _, p := range puts {
+		if p.by.end >= latest && (p.by.end < 0 || begun(p.by)) {
+			r.values = append(r.values, p.value, p.qemu)
+		}
+	}
+	r.qemu[i][k] = r.values[first:]
 }
 
 // judge holds what a disk shows against the rules.

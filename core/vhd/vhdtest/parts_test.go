@@ -14,6 +14,15 @@ import (
 	"github.com/vhdmount/vhdmount/core/vhd/format"
 )
 
+// shows is what the image Name shows.
+func shows(m *storagetest.Memory, readOnly bool) ([]Tag, error) {
+	disk, err := openAndRead(m, Name, readOnly, nil)
+	if err != nil {
+		return nil, err
+	}
+	return Decode(disk)
+}
+
 func TestEveryKindOpensAndIsUnlike(t *testing.T) {
 	names := map[string]bool{}
 	for _, k := range Kinds() {
@@ -21,7 +30,7 @@ func TestEveryKindOpensAndIsUnlike(t *testing.T) {
 		if err := k.Make(m); err != nil {
 			t.Fatalf("%s: %v", k.Name, err)
 		}
-		content, err := openAndRead(m, Name, false)
+		content, err := shows(m, false)
 		if err != nil {
 			t.Fatalf("%s: %v", k.Name, err)
 		}
@@ -45,11 +54,11 @@ func TestAStaleFooterCopyIsOfAShorterDisk(t *testing.T) {
 	if err := k.Make(m); err != nil {
 		t.Fatal(err)
 	}
-	content, err := openAndRead(m, Name, true)
+	content, err := shows(m, true)
 	if err != nil || len(content) != sectors || content[4] != Whole(104) {
 		t.Errorf("by the end footer: %v, %v; want %d sectors", content, err, sectors)
 	}
-	b, err := readFile(m, Name, nil)
+	b, err := readFile(m, Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +79,7 @@ func TestAStaleFooterCopyIsOfAShorterDisk(t *testing.T) {
 	if err := writeFile(m, Name, b[:len(b)-format.FooterSize]); err != nil {
 		t.Fatal(err)
 	}
-	if content, err = openAndRead(m, Name, true); err != nil || len(content) != staleSectors {
+	if content, err = shows(m, true); err != nil || len(content) != staleSectors {
 		t.Errorf("by the copy: %v, %v; want %d sectors", content, err, staleSectors)
 	}
 }
@@ -159,7 +168,11 @@ func TestQEMUGoesByTheBATAlone(t *testing.T) {
 	// A bit is taken away: qemu sees what lies there all the same.
 	at := int(s.bat[1]) * format.SectorSize
 	b[at] &^= 0x80
-	tags, err := qemuReads(b, tagged(sectors, 1))
+	m := storagetest.NewMemory()
+	if err := writeFile(m, Name, b); err != nil {
+		t.Fatal(err)
+	}
+	tags, err := new(qemu).reads(m, Name, tagged(sectors, 1))
 	if err != nil {
 		t.Fatal(err)
 	}

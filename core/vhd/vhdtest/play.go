@@ -75,11 +75,7 @@ func newPlayer(start *storagetest.Memory, image string, first uint32, wrap func(
 
 // qemu is what qemu would see of the disk as it is in the page cache.
 func (p *player) qemu(content []Tag) ([]Tag, error) {
-	b, err := readFile(p.crash, p.disk.Name, nil)
-	if err != nil {
-		return nil, err
-	}
-	return qemuReads(b, content)
+	return new(qemu).reads(p.crash, p.disk.Name, content)
 }
 
 // run runs the program. An error is what the engine returned or showed that

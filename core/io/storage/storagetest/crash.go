@@ -76,6 +76,12 @@ const (
 	callSyncDir
 )
 
+// ops are the calls of each kind.
+var ops = [...]Op{
+	callWrite: OpWrite, callTruncate: OpTruncate, callAllocate: OpAllocate, callPunch: OpPunchHole, callSync: OpSync, callDrop: OpSync,
+	callCreate: OpCreate, callRename: OpRename, callLink: OpLink, callRemove: OpRemove, callSyncDir: OpSyncDir,
+}
+
 // call is one that changed something, or made it stable.
 type call struct {
 	kind    callKind
@@ -168,6 +174,22 @@ func (c *Crash) Describe(point int) string {
 		return "before the first call"
 	}
 	return c.log[point-1].String()
+}
+
+// Call is the call that led to the point, which is not 0; a Sync that failed is
+// an OpSync.
+func (c *Crash) Call(point int) Call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := &c.log[point-1]
+	made := Call{Op: ops[k.kind], Path: k.name, NewPath: k.newname, Off: k.off, Len: k.n}
+	switch k.kind {
+	case callWrite:
+		made.Len = int64(len(k.data))
+	case callTruncate:
+		made.Off, made.Len = k.n, 0
+	}
+	return made
 }
 
 // Syncs is the number of files' Sync calls that succeeded.

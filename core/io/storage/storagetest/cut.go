@@ -30,6 +30,7 @@ type cutFile struct {
 	inode    *inode
 	base     *sparse
 	baseSize int64 // bytes
+	known    facts // of base
 	sizes    []sizeChange
 	sectors  []cutSector // ascending
 	modTime  time.Time
@@ -38,6 +39,7 @@ type cutFile struct {
 // cutSector is a sector that isn't stable.
 type cutSector struct {
 	sector   int64
+	sum      uint64 // of what is stable
 	versions []version
 }
 
@@ -96,10 +98,14 @@ func (r *replay) reachable(f *replayFile) bool {
 
 // add adds a file and its units.
 func (cut *Cut) add(f *replayFile) *cutFile {
-	to := &cutFile{index: len(cut.files), inode: f.inode, base: f.base, baseSize: f.baseSize, sizes: f.sizes, modTime: f.modTime}
+	if !f.known.summed {
+		f.known = facts{sum: f.base.sum(), summed: true, allocated: f.base.allocated(), measured: true}
+	}
+	to := &cutFile{index: len(cut.files), inode: f.inode, base: f.base, baseSize: f.baseSize, known: f.known, sizes: f.sizes, modTime: f.modTime}
 	cut.files = append(cut.files, to)
+	to.sectors = make([]cutSector, 0, len(f.sectors))
 	for i, versions := range f.sectors {
-		to.sectors = append(to.sectors, cutSector{i, versions})
+		to.sectors = append(to.sectors, cutSector{i, sumSector(i, f.base.at(i)), versions})
 	}
 	slices.SortFunc(to.sectors, func(a, b cutSector) int { return cmp.Compare(a.sector, b.sector) })
 	if len(to.sizes) > 0 {
@@ -171,8 +177,10 @@ func (f *cutFile) state(next func() int) *inode {
 			ino.size = f.sizes[kept-1].size
 		}
 	}
+	known := f.known
 	if limit := min(ino.size, f.limit(kept, 0)); limit < f.baseSize {
 		ino.data.cut(limit)
+		known = facts{}
 	}
 	for _, s := range f.sectors {
 		if k := next(); k > 0 {
@@ -180,10 +188,14 @@ func (f *cutFile) state(next func() int) *inode {
 			room := min(ino.size, f.limit(kept, v.point)) - s.sector*sectorSize
 			if room > 0 {
 				ino.data.place(s.sector, v.upTo(room))
+				known.sum += v.sum - s.sum
+				known.summed = known.summed && room >= sectorSize
+				known.measured = false
 			}
 		}
 	}
 	ino.data.sync()
+	ino.known = known
 	return ino
 }
 

@@ -9,4 +9,7 @@
 //
 // They compose: a Fault over a Crash loses what was written before a sync that
 // failed, and the states of the Crash show what a power cut makes of it.
+//
+// LoopDevice is a block device of the operating system's, for those that open
+// one.
 package storagetest

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,22 @@ type inode struct {
 	data    sparse
 	size    int64 // bytes
 	modTime time.Time
-	locks   map[*memoryFile]storage.Access
+	locks   []heldLock
+	known   facts
+}
+
+// facts are what is known of a file's bytes until they change.
+type facts struct {
+	sum       uint64 // of data, where summed
+	summed    bool
+	allocated int64 // bytes, where measured
+	measured  bool
+}
+
+// heldLock is a lock of an open file.
+type heldLock struct {
+	by     *memoryFile
+	access storage.Access
 }
 
 func (ino *inode) readAt(p []byte, off int64) (int, error) {
@@ -52,9 +68,12 @@ func (ino *inode) writeAt(p []byte, off int64) error {
 	}
 	ino.data.writeAt(p, off)
 	ino.size = max(ino.size, off+int64(len(p)))
-	ino.modTime = time.Now()
+	ino.changed()
 	return nil
 }
+
+// changed notes that the bytes or the size are others now. The caller holds mu.
+func (ino *inode) changed() { ino.modTime, ino.known = time.Now(), facts{} }
 
 func (ino *inode) truncate(size int64) error {
 	if size < 0 {
@@ -66,7 +85,7 @@ func (ino *inode) truncate(size int64) error {
 		ino.data.cut(size)
 	}
 	ino.size = size
-	ino.modTime = time.Now()
+	ino.changed()
 	return nil
 }
 
@@ -81,7 +100,7 @@ func (ino *inode) allocate(off, n int64) error {
 	}
 	ino.data.reserve(off, n)
 	ino.size = max(ino.size, off+n)
-	ino.modTime = time.Now()
+	ino.changed()
 	return nil
 }
 
@@ -97,7 +116,7 @@ func (ino *inode) punchHole(off, n int64) error {
 		n = max(0, roundUp(ino.size)-off)
 	}
 	ino.data.zero(off, n)
-	ino.modTime = time.Now()
+	ino.changed()
 	return nil
 }
 
@@ -124,15 +143,19 @@ func (ino *inode) dropUnsynced() {
 	ino.mu.Lock()
 	defer ino.mu.Unlock()
 	ino.data.dropUnsynced()
+	ino.known = facts{}
 }
 
 func (ino *inode) info() storage.Info {
-	ino.mu.RLock()
-	defer ino.mu.RUnlock()
+	ino.mu.Lock()
+	defer ino.mu.Unlock()
+	if !ino.known.measured {
+		ino.known.allocated, ino.known.measured = ino.data.allocated(), true
+	}
 	return storage.Info{
 		ID:        storage.FileID{Dev: 1, Ino: ino.id},
 		Size:      ino.size,
-		Allocated: ino.data.allocated(),
+		Allocated: ino.known.allocated,
 		Mode:      ino.mode,
 		ModTime:   ino.modTime,
 	}
@@ -142,23 +165,28 @@ func (ino *inode) info() storage.Info {
 func (ino *inode) lock(f *memoryFile, access storage.Access) error {
 	ino.mu.Lock()
 	defer ino.mu.Unlock()
-	for other, has := range ino.locks {
-		if other != f && (access == storage.Exclusive || has == storage.Exclusive) {
+	mine := -1
+	for i, held := range ino.locks {
+		switch {
+		case held.by == f:
+			mine = i
+		case access == storage.Exclusive || held.access == storage.Exclusive:
 			self := storage.Holder{PID: os.Getpid(), Name: filepath.Base(os.Args[0])}
 			return &storage.InUseError{Name: f.name, Access: access, Holders: []storage.Holder{self}}
 		}
 	}
-	if ino.locks == nil {
-		ino.locks = map[*memoryFile]storage.Access{}
+	if mine < 0 {
+		ino.locks = append(ino.locks, heldLock{f, access})
+	} else {
+		ino.locks[mine].access = access
 	}
-	ino.locks[f] = access
 	return nil
 }
 
 func (ino *inode) unlock(f *memoryFile) {
 	ino.mu.Lock()
 	defer ino.mu.Unlock()
-	delete(ino.locks, f)
+	ino.locks = slices.DeleteFunc(ino.locks, func(held heldLock) bool { return held.by == f })
 }
 
 // checkRange refuses what no file can have: the kernel says EINVAL and EFBIG.

@@ -235,7 +235,12 @@ func (m *Memory) snapshot() map[string]*inode {
 	return maps.Clone(m.names)
 }
 
-func absolute(name string) string { return path.Join("/", name) }
+func absolute(name string) string {
+	if path.IsAbs(name) {
+		return path.Clean(name) // as Join, which would copy it first
+	}
+	return path.Join("/", name)
+}
 
 // pathError says which call failed on which file; nil stays nil.
 func pathError(op, name string, err error) error {

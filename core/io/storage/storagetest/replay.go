@@ -33,6 +33,7 @@ type replayFile struct {
 	name     string  // its first
 	base     *sparse // stable; frozen
 	baseSize int64   // bytes
+	known    facts   // of base
 	now      sparse  // as the program sees it
 	sectors  map[int64][]version
 	sizes    []sizeChange
@@ -43,6 +44,7 @@ type replayFile struct {
 type version struct {
 	point int
 	data  *sector // nil: a hole
+	sum   uint64  // of data
 }
 
 // sizeChange is what a call made of a file's size.
@@ -137,7 +139,7 @@ func (f *replayFile) play(c *call, point int) {
 		f.modTime = c.at
 		f.punch(c.off, c.n, point)
 	case callSync:
-		f.base, f.baseSize = f.now.frozen(), f.size()
+		f.base, f.baseSize, f.known = f.now.frozen(), f.size(), facts{}
 		f.now, f.sectors, f.sizes = over(f.base), map[int64][]version{}, nil
 	case callDrop:
 		f.drop()
@@ -182,7 +184,8 @@ func (f *replayFile) punch(off, n int64, point int) {
 
 // version notes what the sector is now.
 func (f *replayFile) version(i int64, point int) {
-	f.sectors[i] = append(f.sectors[i], version{point: point, data: f.now.share(i)})
+	data := f.now.share(i)
+	f.sectors[i] = append(f.sectors[i], version{point: point, data: data, sum: sumSector(i, data)})
 }
 
 // drop makes the program see what is stable, at the size that it has. What was

@@ -1,10 +1,5 @@
 package storagetest
 
-import (
-	"maps"
-	"math/bits"
-)
-
 const (
 	sectorSize   = 512 // bytes; what a disk writes whole or not at all
 	chunkSectors = 64  // one word of bits
@@ -29,7 +24,7 @@ type chunk struct {
 // lower layer. It knows no size; bytes past the end are zeros. The caller
 // locks.
 type sparse struct {
-	chunks   map[int64]*chunk
+	chunks   chunks
 	lower    *sparse // never changed, without a lower of its own; may be nil
 	lowerEnd int64   // the sectors of lower from here on don't show
 	dirty    []*chunk
@@ -37,7 +32,7 @@ type sparse struct {
 
 // at is sector i, not to be written to; nil for a hole.
 func (s *sparse) at(i int64) *sector {
-	if c := s.chunks[i/chunkSectors]; c != nil {
+	if c := s.chunks.get(i / chunkSectors); c != nil {
 		switch p := c.sectors[i%chunkSectors]; p {
 		case nil:
 		case holeSector:
@@ -54,13 +49,10 @@ func (s *sparse) at(i int64) *sector {
 
 // chunk is the chunk of sector i, made if need be.
 func (s *sparse) chunk(i int64) *chunk {
-	c := s.chunks[i/chunkSectors]
+	c := s.chunks.get(i / chunkSectors)
 	if c == nil {
 		c = new(chunk)
-		if s.chunks == nil {
-			s.chunks = map[int64]*chunk{}
-		}
-		s.chunks[i/chunkSectors] = c
+		s.chunks.put(i/chunkSectors, c)
 	}
 	return c
 }
@@ -109,7 +101,7 @@ func (s *sparse) store(i int64, from int, p []byte) {
 
 // share is sector i as it is now: later writes go to a copy.
 func (s *sparse) share(i int64) *sector {
-	if c := s.chunks[i/chunkSectors]; c != nil {
+	if c := s.chunks.get(i / chunkSectors); c != nil {
 		c.own &^= 1 << (i % chunkSectors)
 	}
 	return s.at(i)
@@ -127,14 +119,15 @@ func pieces(off, n int64, f func(i int64, from, to int)) {
 }
 
 func (s *sparse) readAt(p []byte, off int64) {
-	pieces(off, int64(len(p)), func(i int64, from, to int) {
+	for i, from := off/sectorSize, off%sectorSize; len(p) > 0; i, from = i+1, 0 {
+		n := min(len(p), int(sectorSize-from))
 		if data := s.at(i); data != nil {
-			copy(p, data[from:to])
+			copy(p[:n], data[from:])
 		} else {
-			clear(p[:to-from])
+			clear(p[:n])
 		}
-		p = p[to-from:]
-	})
+		p = p[n:]
+	}
 }
 
 func (s *sparse) writeAt(p []byte, off int64) {
@@ -175,10 +168,10 @@ func (s *sparse) cut(size int64) {
 		i++
 	}
 	s.lowerEnd = min(s.lowerEnd, i)
-	for k, c := range s.chunks {
+	for k, c := range s.chunks.all {
 		switch first := k * chunkSectors; {
 		case first >= i:
-			delete(s.chunks, k)
+			s.chunks.put(k, nil)
 			c.synced = nil // it may be among the dirty ones still
 		case first+chunkSectors > i:
 			clear(c.sectors[i-first:])
@@ -195,7 +188,7 @@ func (s *sparse) cutSector(i, keep int64) {
 	if s.at(i) != nil {
 		s.store(i, int(keep), zeroSector[keep:])
 	}
-	c, slot := s.chunks[i/chunkSectors], i%chunkSectors
+	c, slot := s.chunks.get(i/chunkSectors), i%chunkSectors
 	if c == nil || c.synced == nil {
 		return
 	}
@@ -231,33 +224,64 @@ func (s *sparse) dropUnsynced() {
 // frozen is a copy of s as it is now, in one layer, for others to build on.
 // It shares the sectors and costs a chunk for each that was changed.
 func (s *sparse) frozen() *sparse {
-	all := map[int64]*chunk{}
+	all := &sparse{}
 	if s.lower != nil {
-		all = maps.Clone(s.lower.chunks)
-		if all == nil {
-			all = map[int64]*chunk{}
+		for k, c := range s.lower.chunks.all {
+			if (k+1)*chunkSectors > s.lowerEnd {
+				c = s.merged(k)
+			}
+			all.chunks.put(k, c)
 		}
 	}
-	for k := range all {
-		if (k+1)*chunkSectors > s.lowerEnd {
-			all[k] = s.merged(k)
-		}
-	}
-	for k, c := range s.chunks {
+	for k, c := range s.chunks.all {
 		c.own = 0
-		all[k] = s.merged(k)
+		all.chunks.put(k, s.merged(k))
 	}
-	maps.DeleteFunc(all, func(_ int64, c *chunk) bool { return c.sectors == [chunkSectors]*sector{} })
-	return &sparse{chunks: all}
+	return all
 }
 
-// merged is chunk k of both layers.
+// merged is chunk k of both layers; nil if all of it is a hole.
 func (s *sparse) merged(k int64) *chunk {
 	c := new(chunk)
 	for slot := range c.sectors {
 		c.sectors[slot] = s.at(k*chunkSectors + int64(slot))
 	}
+	if c.sectors == [chunkSectors]*sector{} {
+		return nil
+	}
 	return c
+}
+
+// all yields the sectors that aren't holes, as at has them.
+func (s *sparse) all(yield func(i int64, p *sector) bool) {
+	for k, c := range s.chunks.all {
+		var under *chunk
+		if s.lower != nil {
+			under = s.lower.chunks.get(k)
+		}
+		for slot, p := range c.sectors {
+			i := k*chunkSectors + int64(slot)
+			if p == nil && under != nil && i < s.lowerEnd {
+				p = under.sectors[slot]
+			}
+			if p != nil && p != holeSector && !yield(i, p) {
+				return
+			}
+		}
+	}
+	if s.lower == nil {
+		return
+	}
+	for k, c := range s.lower.chunks.all {
+		if s.chunks.get(k) != nil {
+			continue
+		}
+		for slot, p := range c.sectors {
+			if i := k*chunkSectors + int64(slot); p != nil && i < s.lowerEnd && !yield(i, p) {
+				return
+			}
+		}
+	}
 }
 
 // over is an empty layer on lower, all of which shows.
@@ -295,10 +319,10 @@ func (s *sparse) nextChunk(k int64) int64 {
 	const none = 1<<63 - 1
 	next := int64(none)
 	for l := s; l != nil; l = l.lower {
-		if _, ok := l.chunks[k]; ok {
+		if l.chunks.get(k) != nil {
 			return k * chunkSectors
 		}
-		for have := range l.chunks {
+		for have := range l.chunks.all {
 			if have > k {
 				next = min(next, have)
 			}
@@ -312,25 +336,9 @@ func (s *sparse) nextChunk(k int64) int64 {
 
 // allocated is the number of bytes that have space.
 func (s *sparse) allocated() int64 {
-	var sectors int64
-	count := func(k int64) {
-		var have uint64
-		for slot := range int64(chunkSectors) {
-			if s.at(k*chunkSectors+slot) != nil {
-				have |= 1 << slot
-			}
-		}
-		sectors += int64(bits.OnesCount64(have))
+	var bytes int64
+	for range s.all {
+		bytes += sectorSize
 	}
-	for k := range s.chunks {
-		count(k)
-	}
-	if s.lower != nil {
-		for k := range s.lower.chunks {
-			if _, twice := s.chunks[k]; !twice {
-				count(k)
-			}
-		}
-	}
-	return sectors * sectorSize
+	return bytes
 }
