@@ -13,8 +13,8 @@ import (
 const stripes = 256
 
 // Image is an open VHD with its parents: a blockdev.Device, a Discarder, a
-// ZeroWriter, an ExtentMapper, a NowaitReader and a Usage. It is safe for
-// concurrent use.
+// ZeroWriter, an ExtentMapper, a NowaitReader, a NowaitWriter and a Usage. It is
+// safe for concurrent use.
 type Image struct {
 	leaf       *layer
 	under      *chain // the parents; nil where there are none
@@ -48,6 +48,7 @@ var (
 	_ blockdev.ZeroWriter   = (*Image)(nil)
 	_ blockdev.ExtentMapper = (*Image)(nil)
 	_ blockdev.NowaitReader = (*Image)(nil)
+	_ blockdev.NowaitWriter = (*Image)(nil)
 	_ blockdev.Usage        = (*Image)(nil)
 	_ blockdev.RangeUsage   = (*Image)(nil)
 )

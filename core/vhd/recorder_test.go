@@ -184,6 +184,13 @@ func (f *recordedFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
+func (f *recordedFile) WriteAtNowait(p []byte, off int64) (int, error) {
+	if err := f.r.did("write now", f.Name(), off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return f.File.(storage.NowaitWriterAt).WriteAtNowait(p, off)
+}
+
 // BeginSync is no call of the file below: a Memory has no disk to begin with.
 func (f *recordedFile) BeginSync(off, n int64) { _ = f.r.did("begin sync", f.Name(), off, n) }
 

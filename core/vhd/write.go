@@ -101,15 +101,21 @@ func (m *Image) changeSectors(b int64, sector uint32, in, n int64, change func(d
 	if err != nil {
 		return err
 	}
+	return m.changePinned(s, in, n, change)
+}
+
+// changePinned is changeSectors of a block whose bitmap is pinned, and unpins it.
+func (m *Image) changePinned(s *sectorBitmap, in, n int64, change func(data int64) error) error {
+	blocks := m.leaf.blocks
 	changed := false
 	defer func() { m.bitmaps.unpin(s, changed) }()
-	if err := change(data); err != nil {
+	if err := change(blocks.dataOffset(s.sector)); err != nil {
 		return err
 	}
 	var full bool
 	changed, full = s.set(int(in/format.SectorSize), int(n/format.SectorSize), blocks.sectors())
 	if full {
-		blocks.full.add(b)
+		blocks.full.add(s.block)
 	}
 	return nil
 }

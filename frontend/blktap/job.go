@@ -76,12 +76,14 @@ var errPage = errors.New("segment page is not there")
 type worker struct {
 	s   *server
 	buf []byte // mergeMax bytes
+
+	read, write func(p []byte, off int64) (int, error) // of the device
 }
 
 // newWorker makes a worker and touches all of its buffer, so that no page of
 // it has to be found when memory is short.
 func newWorker(s *server) *worker {
-	w := &worker{s: s, buf: make([]byte, mergeMax)}
+	w := &worker{s: s, buf: make([]byte, mergeMax), read: s.dev.ReadAt, write: s.dev.WriteAt}
 	for i := 0; i < len(w.buf); i += pageSize {
 		w.buf[i] = 1
 	}
@@ -136,10 +138,10 @@ func (w *worker) merged(j *job) (err error) {
 	buf := w.buf[:j.n]
 	if j.op == Write {
 		w.gather(j.first, buf)
-		_, err = w.s.dev.WriteAt(buf, j.off)
+		_, err = w.write(buf, j.off)
 		return err
 	}
-	if _, err = w.s.dev.ReadAt(buf, j.off); err == nil {
+	if _, err = w.read(buf, j.off); err == nil {
 		w.scatter(j.first, buf)
 	}
 	return err
@@ -158,20 +160,20 @@ func (w *worker) single(e *entry) (err error) {
 		return err
 	case Read:
 		if e.contiguous() {
-			_, err = w.s.dev.ReadAt(w.s.ring.run(&e.request), off)
+			_, err = w.read(w.s.ring.run(&e.request), off)
 			return err
 		}
-		if _, err = w.s.dev.ReadAt(w.buf[:n], off); err == nil {
+		if _, err = w.read(w.buf[:n], off); err == nil {
 			w.scatterOne(e, w.buf[:n])
 		}
 		return err
 	default:
 		if e.contiguous() {
-			_, err = w.s.dev.WriteAt(w.s.ring.run(&e.request), off)
+			_, err = w.write(w.s.ring.run(&e.request), off)
 			return err
 		}
 		w.gatherOne(e, w.buf[:n])
-		_, err = w.s.dev.WriteAt(w.buf[:n], off)
+		_, err = w.write(w.buf[:n], off)
 		return err
 	}
 }

@@ -81,8 +81,7 @@ type server struct {
 	shown       bool // the block device was made
 	freed       bool // somebody else frees the minor
 	removed     bool
-	reader      blockdev.NowaitReader // dev, if it is one
-	nowait      nowait
+	prompt      prompt
 	idle        int  // passes in a row that were woken for nothing
 	rested      bool // the last wait left the ring alone
 	lying       bool // the indexes make no sense
@@ -99,7 +98,6 @@ func newServer(port Port, dev blockdev.Device, info deviceInfo, o *Options) (*se
 		work:     make(chan *job, jobCount),
 		done:     make(chan *job, jobCount),
 		removals: make(chan *removal, 1),
-		reader:   nowaitReader(dev),
 		start:    time.Now(),
 		free:     make([]*job, 0, jobCount),
 		batch:    make([]*job, 0, jobCount),
@@ -110,6 +108,7 @@ func newServer(port Port, dev blockdev.Device, info deviceInfo, o *Options) (*se
 	for range jobCount {
 		s.free = append(s.free, new(job))
 	}
+	s.prompt = newPrompt(s)
 	return s, nil
 }
 
@@ -251,7 +250,7 @@ func (s *server) newJob(t task) *job {
 // dispatch does what is quickly done, and gives the rest to workers.
 func (s *server) dispatch() {
 	for _, j := range s.batch {
-		if s.readsNow(j) {
+		if s.prompt.does(j) {
 			s.finish(j)
 		} else {
 			s.work <- j

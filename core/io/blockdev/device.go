@@ -8,7 +8,7 @@
 //	part := io.NewSectionReader(dev, 1<<20, 64<<20) // a partition, to read
 //
 // Abilities that not every device has (Discarder, ZeroWriter, ExtentMapper,
-// NowaitReader, Usage) are found by type assertion; the package function of
+// NowaitReader, NowaitWriter, Usage) are found by type assertion; the package function of
 // the same name falls back where one is missing. A wrapper hides the extras of
 // what it wraps unless it forwards them: each wrapper says which it does.
 package blockdev
@@ -63,6 +63,16 @@ type NowaitReader interface {
 	// not, or that can't be known, it returns ErrWouldBlock without waiting;
 	// p may then hold anything.
 	ReadAtNowait(p []byte, off int64) (int, error)
+}
+
+// NowaitWriter is a Device that can tell whether a write would wait for a disk,
+// or for others.
+type NowaitWriter interface {
+	// WriteAtNowait is WriteAt where nothing has to be looked up on the disk, no
+	// space found, and the bytes are only handed to a cache; it may have to wait
+	// until that has room. Otherwise it returns ErrWouldBlock without waiting,
+	// and nothing of the device has changed.
+	WriteAtNowait(p []byte, off int64) (int, error)
 }
 
 // Usage is a Device that knows how much of itself is backed by storage.

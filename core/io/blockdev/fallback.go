@@ -44,6 +44,15 @@ func ReadAtNowait(dev Device, p []byte, off int64) (int, error) {
 	return 0, ErrWouldBlock
 }
 
+// WriteAtNowait is dev's WriteAtNowait; a device without the ability answers
+// ErrWouldBlock.
+func WriteAtNowait(dev Device, p []byte, off int64) (int, error) {
+	if w, ok := dev.(NowaitWriter); ok {
+		return w.WriteAtNowait(p, off)
+	}
+	return 0, ErrWouldBlock
+}
+
 // Allocated is how many bytes of dev are backed by storage; a device that
 // doesn't know counts as full.
 func Allocated(dev Device) int64 {

@@ -31,7 +31,7 @@ const (
 // guest. Whoever shows the Gate notices nothing but that requests take longer.
 //
 // While it is paused ReadAt, WriteAt, Discard, WriteZeroes and Extents wait,
-// ReadAtNowait is ErrWouldBlock, and Flush has nothing to do: all that was
+// ReadAtNowait and WriteAtNowait are ErrWouldBlock, and Flush has nothing to do: all that was
 // acknowledged was flushed. Usage is what it was at the pause.
 //
 // It forwards every optional ability, falling back as the package functions do
@@ -70,6 +70,7 @@ var (
 	_ ZeroWriter   = (*Gate)(nil)
 	_ ExtentMapper = (*Gate)(nil)
 	_ NowaitReader = (*Gate)(nil)
+	_ NowaitWriter = (*Gate)(nil)
 	_ RangeUsage   = (*Gate)(nil)
 )
 
@@ -331,6 +332,15 @@ func (g *Gate) ReadAtNowait(p []byte, off int64) (int, error) {
 	}
 	defer g.leave()
 	return ReadAtNowait(g.dev, p, off)
+}
+
+// WriteAtNowait implements NowaitWriter. A gate that is shut would wait.
+func (g *Gate) WriteAtNowait(p []byte, off int64) (int, error) {
+	if !g.tryEnter() {
+		return 0, ErrWouldBlock
+	}
+	defer g.leave()
+	return WriteAtNowait(g.dev, p, off)
 }
 
 // Extents implements ExtentMapper. No pause waits for whoever iterates: the

@@ -18,7 +18,8 @@ type page [pageSize]byte
 //
 // It has every optional ability: Discarder (each whole sector becomes zeros),
 // ZeroWriter, ExtentMapper (a page is Data, what has none is a Hole),
-// NowaitReader (always answers) and Usage (whole pages, at most Size).
+// NowaitReader and NowaitWriter (which always answer) and Usage (whole pages,
+// at most Size).
 type Memory struct {
 	size int64
 
@@ -35,6 +36,7 @@ var (
 	_ ZeroWriter   = (*Memory)(nil)
 	_ ExtentMapper = (*Memory)(nil)
 	_ NowaitReader = (*Memory)(nil)
+	_ NowaitWriter = (*Memory)(nil)
 	_ Usage        = (*Memory)(nil)
 )
 
@@ -152,6 +154,9 @@ func (m *Memory) Extents(off, n int64) iter.Seq2[Extent, error] {
 // ReadAtNowait implements NowaitReader. All of a Memory is in memory, so it
 // never answers ErrWouldBlock.
 func (m *Memory) ReadAtNowait(p []byte, off int64) (int, error) { return m.ReadAt(p, off) }
+
+// WriteAtNowait implements NowaitWriter.
+func (m *Memory) WriteAtNowait(p []byte, off int64) (int, error) { return m.WriteAt(p, off) }
 
 // Allocated implements Usage.
 func (m *Memory) Allocated() int64 {

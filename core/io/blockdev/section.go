@@ -15,8 +15,8 @@ import (
 // back as the package functions do where the parent lacks one: Discarder
 // (keeps the bytes), ZeroWriter (writes zeros), ExtentMapper (one Data extent;
 // Extent.Offset is the section's, Extent.FileOffset stays the file's),
-// NowaitReader (ErrWouldBlock) and Usage. RangeUsage it uses and does not
-// forward.
+// NowaitReader and NowaitWriter (ErrWouldBlock) and Usage. RangeUsage it uses
+// and does not forward.
 //
 // Close flushes and ends the section; the parent stays open. Close every
 // section before its parent.
@@ -32,6 +32,7 @@ var (
 	_ ZeroWriter   = (*Section)(nil)
 	_ ExtentMapper = (*Section)(nil)
 	_ NowaitReader = (*Section)(nil)
+	_ NowaitWriter = (*Section)(nil)
 	_ Usage        = (*Section)(nil)
 )
 
@@ -128,6 +129,14 @@ func (s *Section) ReadAtNowait(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return ReadAtNowait(s.dev, p, s.off+off)
+}
+
+// WriteAtNowait implements NowaitWriter.
+func (s *Section) WriteAtNowait(p []byte, off int64) (int, error) {
+	if err := s.check(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return WriteAtNowait(s.dev, p, s.off+off)
 }
 
 // Allocated implements Usage: AllocatedIn of the parent.

@@ -65,6 +65,22 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// WriteAtNowait implements blockdev.NowaitWriter.
+func (d *Device) WriteAtNowait(p []byte, off int64) (int, error) {
+	file, ok := d.file.(storage.NowaitWriterAt)
+	if !ok {
+		return 0, blockdev.ErrWouldBlock
+	}
+	if err := d.enterWrite(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer d.gate.RUnlock()
+	if n, err := file.WriteAtNowait(p, off); err != nil {
+		return n, translate(err)
+	}
+	return len(p), nil
+}
+
 // Discard implements blockdev.Discarder: a hole is punched. A file system that
 // has none keeps the bytes.
 func (d *Device) Discard(off, n int64) error {

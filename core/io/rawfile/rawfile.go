@@ -36,7 +36,7 @@ type Options struct {
 //
 // It is a Discarder and a ZeroWriter, which punch holes where the file system
 // has them; an ExtentMapper, for which holes are blockdev.Hole; a NowaitReader
-// as far as the file is one; and knows its Usage from the file system.
+// and a NowaitWriter as far as the file is one; and knows its Usage from the file system.
 type Device struct {
 	file     storage.File
 	size     int64 // bytes
@@ -57,6 +57,7 @@ var (
 	_ blockdev.ZeroWriter   = (*Device)(nil)
 	_ blockdev.ExtentMapper = (*Device)(nil)
 	_ blockdev.NowaitReader = (*Device)(nil)
+	_ blockdev.NowaitWriter = (*Device)(nil)
 	_ blockdev.Usage        = (*Device)(nil)
 )
 

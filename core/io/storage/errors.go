@@ -14,7 +14,7 @@ var (
 	ErrNotRegular   = errors.New("not a regular file")
 	ErrOutside      = errors.New("not within the directory")
 	ErrNotSupported = errors.New("not supported by the file system")
-	ErrWouldBlock   = errors.New("the read would wait for the disk")
+	ErrWouldBlock   = errors.New("it would wait for the disk")
 	ErrInUse        = errors.New("in use")
 	ErrClosed       = errors.New("file is closed")
 )

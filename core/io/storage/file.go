@@ -102,6 +102,9 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// WriteAtNowait implements NowaitWriterAt: the page cache takes it.
+func (f *osFile) WriteAtNowait(p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
 // BeginSync implements EarlyWriter: sync_file_range, where the file system has
 // it.
 func (f *osFile) BeginSync(off, n int64) {

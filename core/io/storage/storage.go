@@ -57,6 +57,14 @@ type NowaitReaderAt interface {
 	ReadAtNowait(p []byte, off int64) (int, error)
 }
 
+// NowaitWriterAt is a File whose writes need not wait for the disk.
+type NowaitWriterAt interface {
+	// WriteAtNowait is WriteAt into memory, from where the bytes get to the
+	// disk later: it waits only where too much of that is under way. Where
+	// bytes go to the disk at once it is ErrWouldBlock, and nothing was done.
+	WriteAtNowait(p []byte, off int64) (int, error)
+}
+
 // EarlyWriter is a File that can be asked to begin early with what a Sync would
 // have to wait for.
 type EarlyWriter interface {

@@ -82,7 +82,9 @@ func (x *executor) step(s Step) error {
 	case ReadNowait:
 		return verifyNowait(x.dev, x.model, s.Off, s.Len)
 	case Write, WriteZeros:
-		return x.write(s)
+		return x.write(s, x.dev.WriteAt)
+	case WriteNowait:
+		return x.writeNowait(s)
 	case WriteZeroes:
 		clear(x.model.want[s.Off:][:s.Len])
 		return blockdev.WriteZeroes(x.dev, s.Off, s.Len)
@@ -105,11 +107,27 @@ func (x *executor) step(s Step) error {
 	return fmt.Errorf("operation %d is none", s.Op)
 }
 
-// write does a WriteAt. The device must neither change the buffer nor keep it.
-func (x *executor) write(s Step) error {
+// writeNowait does a WriteAtNowait. One that would block must have changed
+// nothing, and the WriteAt after it succeed.
+func (x *executor) writeNowait(s Step) error {
+	before := append([]byte(nil), x.model.want[s.Off:][:s.Len]...)
+	err := x.write(s, func(p []byte, off int64) (int, error) { return blockdev.WriteAtNowait(x.dev, p, off) })
+	if !errors.Is(err, blockdev.ErrWouldBlock) {
+		return err
+	}
+	copy(x.model.want[s.Off:], before)
+	if err := x.model.verify(x.dev, s.Off, s.Len); err != nil {
+		return fmt.Errorf("WriteAtNowait that would block: %w", err)
+	}
+	return x.write(s, x.dev.WriteAt)
+}
+
+// write does a WriteAt, or what is like it. The device must neither change the
+// buffer nor keep it.
+func (x *executor) write(s Step, writeAt func([]byte, int64) (int, error)) error {
 	p := s.bytes()
 	copy(x.model.want[s.Off:], p)
-	n, err := x.dev.WriteAt(p, s.Off)
+	n, err := writeAt(p, s.Off)
 	if err != nil {
 		return err
 	}
@@ -131,6 +149,9 @@ func (x *executor) refused(s Step) error {
 	if errors.Is(err, blockdev.ErrReadOnly) {
 		return nil
 	}
+	if s.Op == WriteNowait && errors.Is(err, blockdev.ErrWouldBlock) {
+		return nil
+	}
 	if err == nil && (s.Len == 0 || s.Op == Discard) {
 		return nil // it had nothing to do, or did nothing: the content tells
 	}
@@ -144,6 +165,9 @@ func change(dev blockdev.Device, s Step) error {
 		return blockdev.WriteZeroes(dev, s.Off, s.Len)
 	case Discard:
 		_, err := blockdev.Discard(dev, s.Off, s.Len)
+		return err
+	case WriteNowait:
+		_, err := blockdev.WriteAtNowait(dev, s.bytes(), s.Off)
 		return err
 	default:
 		_, err := dev.WriteAt(s.bytes(), s.Off)

@@ -3,6 +3,7 @@ package blockdevtest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -22,7 +23,7 @@ func checkClose(t *testing.T, c *config, size int64) error {
 		}
 	}
 	for _, u := range c.uses(dev) {
-		if err := u.run(); !errors.Is(err, blockdev.ErrClosed) && (u.also == nil || !errors.Is(err, u.also)) {
+		if err := u.run(); !errors.Is(err, blockdev.ErrClosed) && !slices.ContainsFunc(u.also, func(also error) bool { return errors.Is(err, also) }) {
 			return fmt.Errorf("%s after Close: %v, want %w", u.name, err, blockdev.ErrClosed)
 		}
 	}
@@ -36,23 +37,24 @@ func checkClose(t *testing.T, c *config, size int64) error {
 type use struct {
 	name string
 	run  func() error
-	also error // another right answer beside ErrClosed
+	also []error // other right answers beside ErrClosed
 }
 
 // uses is a call of each kind that dev has, on its first sector.
 func (c *config) uses(dev blockdev.Device) []use {
-	var readOnly error
+	var readOnly []error
 	if c.readOnly {
-		readOnly = blockdev.ErrReadOnly
+		readOnly = []error{blockdev.ErrReadOnly}
 	}
 	p := make([]byte, blockdev.SectorSize)
 	n := int64(len(p))
 	all := []use{
 		{name: "ReadAt", run: func() error { _, err := dev.ReadAt(p, 0); return err }},
 		{name: "WriteAt", run: func() error { _, err := dev.WriteAt(p, 0); return err }, also: readOnly},
+		{name: "WriteAtNowait", run: func() error { _, err := blockdev.WriteAtNowait(dev, p, 0); return err }, also: append(readOnly, blockdev.ErrWouldBlock)},
 		{name: "Flush", run: dev.Flush},
 		{name: "WriteZeroes", run: func() error { return blockdev.WriteZeroes(dev, 0, n) }, also: readOnly},
-		{name: "ReadAtNowait", run: func() error { _, err := blockdev.ReadAtNowait(dev, p, 0); return err }, also: blockdev.ErrWouldBlock},
+		{name: "ReadAtNowait", run: func() error { _, err := blockdev.ReadAtNowait(dev, p, 0); return err }, also: []error{blockdev.ErrWouldBlock}},
 	}
 	if d, ok := dev.(blockdev.Discarder); ok {
 		all = append(all, use{name: "Discard", run: func() error { return d.Discard(0, n) }, also: readOnly})

@@ -114,7 +114,7 @@ func (o *owner) work() error {
 		return nil
 	}
 	own := (units - o.w + workers - 1) / workers
-	ops := []Op{Read, ReadNowait, Write, Write, Write, WriteZeroes, Discard}
+	ops := []Op{Read, ReadNowait, Write, Write, WriteNowait, WriteZeroes, Discard}
 	for range rounds {
 		// Close to the start more often than not, so that sectors are met again.
 		first := (o.w + workers*o.Int64N(1+o.Int64N(own))) * o.unit

@@ -145,6 +145,22 @@ func TestCatchesWrongBorders(t *testing.T) {
 				return m.ReadAt(p, off)
 			}}
 		}},
+		{"a write that would block, and writes", "program", "WriteAtNowait that would block", func() *mutant {
+			return &mutant{writeNowait: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if _, err := m.WriteAt(p, off); err != nil {
+					return 0, err
+				}
+				return 0, blockdev.ErrWouldBlock
+			}}
+		}},
+		{"nowait write out of range", "ranges", "WriteAtNowait of", func() *mutant {
+			return &mutant{writeNowait: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
+				if blockdev.CheckRange(m.Size(), off, int64(len(p))) != nil {
+					return 0, nil
+				}
+				return m.WriteAt(p, off)
+			}}
+		}},
 		{"nowait out of range", "ranges", "ReadAtNowait of", func() *mutant {
 			return &mutant{nowait: func(m *blockdev.Memory, p []byte, off int64) (int, error) {
 				if blockdev.CheckRange(m.Size(), off, int64(len(p))) != nil {

@@ -12,16 +12,17 @@ import (
 // mutant is a memory device of which some methods were replaced by wrong ones.
 type mutant struct {
 	*blockdev.Memory
-	readAt  func(m *blockdev.Memory, p []byte, off int64) (int, error)
-	writeAt func(m *blockdev.Memory, p []byte, off int64) (int, error)
-	nowait  func(m *blockdev.Memory, p []byte, off int64) (int, error)
-	discard func(m *blockdev.Memory, off, n int64) error
-	zeroes  func(m *blockdev.Memory, off, n int64) error
-	extents func(m *blockdev.Memory, off, n int64) iter.Seq2[blockdev.Extent, error]
-	usage   func(m *blockdev.Memory) int64
-	size    func(m *blockdev.Memory) int64
-	flush   func(m *blockdev.Memory) error
-	close   func(m *blockdev.Memory) error
+	readAt      func(m *blockdev.Memory, p []byte, off int64) (int, error)
+	writeAt     func(m *blockdev.Memory, p []byte, off int64) (int, error)
+	writeNowait func(m *blockdev.Memory, p []byte, off int64) (int, error)
+	nowait      func(m *blockdev.Memory, p []byte, off int64) (int, error)
+	discard     func(m *blockdev.Memory, off, n int64) error
+	zeroes      func(m *blockdev.Memory, off, n int64) error
+	extents     func(m *blockdev.Memory, off, n int64) iter.Seq2[blockdev.Extent, error]
+	usage       func(m *blockdev.Memory) int64
+	size        func(m *blockdev.Memory) int64
+	flush       func(m *blockdev.Memory) error
+	close       func(m *blockdev.Memory) error
 }
 
 func (m *mutant) ReadAt(p []byte, off int64) (int, error) {
@@ -36,6 +37,13 @@ func (m *mutant) WriteAt(p []byte, off int64) (int, error) {
 		return m.writeAt(m.Memory, p, off)
 	}
 	return m.Memory.WriteAt(p, off)
+}
+
+func (m *mutant) WriteAtNowait(p []byte, off int64) (int, error) {
+	if m.writeNowait != nil {
+		return m.writeNowait(m.Memory, p, off)
+	}
+	return m.WriteAt(p, off)
 }
 
 func (m *mutant) ReadAtNowait(p []byte, off int64) (int, error) {

@@ -17,6 +17,7 @@ const (
 	Read        Op = iota // ReadAt
 	ReadNowait            // ReadAtNowait
 	Write                 // WriteAt of bytes made from Step.Fill
+	WriteNowait           // WriteAtNowait of such, and WriteAt where that would block
 	WriteZeros            // WriteAt of zeros
 	WriteZeroes           // WriteZeroes
 	Discard               // Discard
@@ -25,14 +26,14 @@ const (
 	Reopen                // close, and open again by the function of WithReopen
 )
 
-var opNames = [...]string{"Read", "ReadNowait", "Write", "WriteZeros", "WriteZeroes", "Discard", "Extents", "Flush", "Reopen"}
+var opNames = [...]string{"Read", "ReadNowait", "Write", "WriteNowait", "WriteZeros", "WriteZeroes", "Discard", "Extents", "Flush", "Reopen"}
 
 // String is the operation's name in Go.
 func (o Op) String() string { return opNames[o] }
 
 // changes tells whether the operation may alter a device.
 func (o Op) changes() bool {
-	return o == Write || o == WriteZeros || o == WriteZeroes || o == Discard
+	return o == Write || o == WriteNowait || o == WriteZeros || o == WriteZeroes || o == Discard
 }
 
 // Step is one operation of a program.
@@ -47,7 +48,7 @@ func (s Step) String() string {
 	switch s.Op {
 	case Flush, Reopen:
 		return fmt.Sprintf("{Op: blockdevtest.%v},", s.Op)
-	case Write:
+	case Write, WriteNowait:
 		return fmt.Sprintf("{Op: blockdevtest.%v, Off: %d, Len: %d, Fill: %d},", s.Op, s.Off, s.Len, s.Fill)
 	default:
 		return fmt.Sprintf("{Op: blockdevtest.%v, Off: %d, Len: %d},", s.Op, s.Off, s.Len)
@@ -58,7 +59,7 @@ func (s Step) String() string {
 // sector that lands in another's place is seen.
 func (s Step) bytes() []byte {
 	p := make([]byte, s.Len)
-	if s.Op == Write {
+	if s.Op == Write || s.Op == WriteNowait {
 		fill(p, s.Off, s.Fill)
 	}
 	return p
@@ -96,7 +97,7 @@ type generator struct {
 }
 
 func newGenerator(c *config, size int64, seed uint64) *generator {
-	ops := []Op{Read, Read, Read, ReadNowait, Write, Write, Write, Write, Write, Write,
+	ops := []Op{Read, Read, Read, ReadNowait, Write, Write, Write, Write, Write, Write, WriteNowait, WriteNowait,
 		WriteZeros, WriteZeroes, WriteZeroes, Discard, Discard, Extents, Flush}
 	if c.reopen != nil {
 		ops = append(ops, Reopen)

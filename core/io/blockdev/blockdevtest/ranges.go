@@ -71,6 +71,10 @@ func refusesBuffer(dev blockdev.Device, c *config, s span) error {
 	if !c.refusal(err) || n != 0 {
 		return fmt.Errorf("WriteAt of %d bytes at offset %d = %d, %v; want 0, %w", s.n, s.off, n, err, blockdev.ErrOutOfRange)
 	}
+	n, err = blockdev.WriteAtNowait(dev, make([]byte, s.n), s.off)
+	if !c.refusal(err) && !errors.Is(err, blockdev.ErrWouldBlock) || n != 0 {
+		return fmt.Errorf("WriteAtNowait of %d bytes at offset %d = %d, %v; want 0, %w", s.n, s.off, n, err, blockdev.ErrOutOfRange)
+	}
 	return nil
 }
 

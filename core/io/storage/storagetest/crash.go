@@ -315,6 +315,9 @@ func (f *crashFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// WriteAtNowait implements storage.NowaitWriterAt.
+func (f *crashFile) WriteAtNowait(p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
 // Truncate implements storage.File.
 func (f *crashFile) Truncate(size int64) error {
 	return f.recorded(call{kind: callTruncate, n: size}, func() error { return f.memoryFile.Truncate(size) })

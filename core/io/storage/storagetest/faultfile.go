@@ -50,6 +50,16 @@ func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.transfer(OpWrite, p, off, f.File.WriteAt)
 }
 
+// WriteAtNowait implements storage.NowaitWriterAt: what is to fail fails by the
+// rules of OpWrite.
+func (f *faultFile) WriteAtNowait(p []byte, off int64) (int, error) {
+	w, ok := f.File.(storage.NowaitWriterAt)
+	if !ok {
+		return 0, storage.ErrWouldBlock
+	}
+	return f.transfer(OpWrite, p, off, w.WriteAtNowait)
+}
+
 // Size implements storage.File.
 func (f *faultFile) Size() (size int64, err error) {
 	err = f.fault.do(f.call(OpSize, 0, 0), func() (err error) {

@@ -56,6 +56,9 @@ func (f *memoryFile) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// WriteAtNowait implements storage.NowaitWriterAt: all is in memory.
+func (f *memoryFile) WriteAtNowait(p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
 // Size implements storage.File.
 func (f *memoryFile) Size() (int64, error) {
 	if err := f.begin("stat", false); err != nil {
