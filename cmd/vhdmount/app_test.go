@@ -36,7 +36,7 @@ func TestMountPlanOfAnImageAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.image != "disk.vhd" || plan.mountpoint != "" || plan.frontend != "fuse" || plan.foreground ||
+	if plan.image != "disk.vhd" || plan.mountpoint != "" || plan.frontend != "fuse" || plan.foreground || plan.direct ||
 		plan.open.ReadOnly || plan.open.Durability != vhd.Writeback || plan.open.SizeFrom != format.SizeAuto ||
 		plan.logLevel != slog.LevelInfo || plan.logFormat != "text" {
 		t.Errorf("%+v", plan)
@@ -45,7 +45,7 @@ func TestMountPlanOfAnImageAlone(t *testing.T) {
 
 func TestMountPlanOfEveryFlag(t *testing.T) {
 	plan, err := planOf(t, "disk.vhd", "-rf", "mnt", "--durability", "unsafe", "--parent=a,b.vhd", "--parent-dir", "/p", "--parent-dir=/q,r",
-		"--force-parent", "--size-from", "geometry", "-o", "allow_other,uid=7", "-oumask=022", "--log-level=debug", "--log-format=json")
+		"--force-parent", "--direct-io", "--size-from", "geometry", "-o", "allow_other,uid=7", "-oumask=022", "--log-level=debug", "--log-format=json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestMountPlanOfEveryFlag(t *testing.T) {
 		!o.ForceParent || o.SizeFrom != format.SizeGeometry {
 		t.Errorf("how to open: %+v", o)
 	}
-	if plan.mountpoint != "mnt" || !plan.foreground || plan.logLevel != slog.LevelDebug || plan.logFormat != "json" {
+	if plan.mountpoint != "mnt" || !plan.foreground || !plan.direct || plan.logLevel != slog.LevelDebug || plan.logFormat != "json" {
 		t.Errorf("plan: %+v", plan)
 	}
 	if !plan.options.AllowOther || *plan.options.UID != 7 || *plan.options.Umask != 0o022 {

@@ -34,6 +34,7 @@ func mountVerb() *cli.Command {
 			&cli.BoolFlag{Name: "foreground", DisableDefaultText: true, Aliases: []string{"f"}, Usage: "stay in the foreground, and log to standard error"},
 			&cli.StringSliceFlag{Name: "o", Usage: "mount(8) `OPTIONS`: ro, rw, allow_other, allow_root, uid=, gid=, umask=, fsname=, default_permissions"},
 			&cli.StringFlag{Name: "durability", Value: vhd.Writeback.String(), Usage: "`WHEN` writes are safe: writeback, after a flush; writethrough, at once; unsafe, after unmount"},
+			&cli.BoolFlag{Name: "direct-io", DisableDefaultText: true, Usage: "read and write the image past the page cache, as a tapdisk does: no memory is kept for it"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` of what is logged: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log: text or json"},
 		}, chainFlags()...),
@@ -49,6 +50,7 @@ type mountPlan struct {
 	frontend   string
 	foreground bool
 	open       vhd.Options
+	direct     bool // past the page cache
 	options    mountopts.Options
 	logLevel   slog.Level
 	logFormat  string
@@ -124,6 +126,7 @@ func planMount(c *cli.Context) (plan mountPlan, err error) {
 	if plan.options, err = mountopts.Parse(c.StringSlice("o")...); err != nil {
 		return plan, exitcode.Usagef("mount: -o: %w", err)
 	}
+	plan.direct = c.Bool("direct-io")
 	plan.open.ReadOnly = c.Bool("read-only") || plan.options.ReadOnly
 	plan.frontend, err = chooseFrontend(c.String("frontend"), plan.mountpoint, plan.options, blktap.Available)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/serve"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/signals"
+	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/frontend"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
@@ -169,7 +170,10 @@ func (s *diskServer) serve(received <-chan os.Signal) error {
 
 // openImage opens the image and says what is odd about it.
 func (s *diskServer) openImage() (err error) {
-	s.disk, err = livedisk.Open(livedisk.Options{Path: s.plan.image, VHD: s.plan.open, WritebackInterval: writebackInterval})
+	s.disk, err = livedisk.Open(livedisk.Options{Path: s.plan.image, VHD: s.plan.open, Direct: s.plan.direct, WritebackInterval: writebackInterval})
+	if s.plan.direct && errors.Is(err, storage.ErrNotSupported) {
+		return fmt.Errorf("%w: leave --direct-io out", err)
+	}
 	if err != nil {
 		return err
 	}

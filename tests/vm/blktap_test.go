@@ -41,9 +41,13 @@ func TestBlktap(t *testing.T) {
 
 // TestBlktapIsSwapOfALittleMachine that needs more memory than it has.
 func TestBlktapIsSwapOfALittleMachine(t *testing.T) {
-	t.Parallel()
-	needBlktap(t)
-	machine{script: "swap", scratch: true, memory: 256}.run(t)
+	for _, image := range []string{"fixed", "dynamic"} {
+		t.Run(image, func(t *testing.T) {
+			t.Parallel()
+			needBlktap(t)
+			machine{script: "swap,blktap," + image, scratch: true, memory: 256}.run(t)
+		})
+	}
 }
 
 // TestTapdisk has Xen's programs as peers.

@@ -17,6 +17,17 @@ func TestFileSystemsOnAMountedDisk(t *testing.T) {
 	}
 }
 
+// TestAMountedDiskIsSwapOfALittleMachine for programs that are held within a
+// part of its memory.
+func TestAMountedDiskIsSwapOfALittleMachine(t *testing.T) {
+	for _, image := range []string{"fixed", "dynamic"} {
+		t.Run(image, func(t *testing.T) {
+			t.Parallel()
+			machine{script: "swap,fuse," + image, scratch: true, memory: 384}.run(t)
+		})
+	}
+}
+
 // TestLinuxLivesOnAMountedImage as its root file system: what it writes there
 // is in the .vhd, from which it boots again.
 func TestLinuxLivesOnAMountedImage(t *testing.T) {

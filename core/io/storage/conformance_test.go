@@ -10,3 +10,7 @@ import (
 func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) (storage.FS, string) { return storage.OS, t.TempDir() })
 }
+
+func TestDirectConformance(t *testing.T) {
+	storagetest.Run(t, func(t *testing.T) (storage.FS, string) { return storage.Direct(storage.OS), onDisk(t) })
+}

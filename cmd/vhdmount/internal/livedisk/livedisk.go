@@ -29,6 +29,8 @@ type Options struct {
 	// VHD is how the chain is opened. Its Parent counts for Path alone, not
 	// for another image that Unpause opens.
 	VHD vhd.Options
+	// Direct opens it past the page cache: see storage.Direct.
+	Direct bool
 	// WritebackInterval is how old uncommitted metadata may grow. 0: until the
 	// next flush.
 	WritebackInterval time.Duration
@@ -125,6 +127,9 @@ func (d *Disk) open(path string, files []*os.File, readOnly bool) (*chain, error
 	if len(files) > 0 {
 		o.FS = storage.Passed(storage.OS, files)
 	}
+	if d.options.Direct {
+		o.FS = storage.Direct(cmp.Or(o.FS, storage.OS))
+	}
 	if d.options.Raw {
 		dev, err := rawfile.Open(path, rawfile.Options{FS: o.FS, ReadOnly: o.ReadOnly})
 		if err != nil {
@@ -178,6 +183,7 @@ var (
 	_ blockdev.Discarder    = shown{}
 	_ blockdev.ZeroWriter   = shown{}
 	_ blockdev.NowaitReader = shown{}
+	_ blockdev.NowaitWriter = shown{}
 	_ blockdev.ExtentMapper = shown{}
 	_ blockdev.RangeUsage   = shown{}
 	_ blockdev.Usage        = shown{}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
+	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 	"github.com/vhdmount/vhdmount/core/vhd"
 	"github.com/vhdmount/vhdmount/core/vhd/format"
@@ -375,5 +376,16 @@ func TestACloseThatFailsIsFinal(t *testing.T) {
 		}
 		check(t, d.Pause(t.Context(), ByMessage))
 		check(t, d.Unpause(t.Context(), ByMessage, "", nil))
+	}
+}
+
+// TestDirectIsSaidNotToBeThere, rather than left out: files in memory have no way
+// past a page cache.
+func TestDirectIsSaidNotToBeThere(t *testing.T) {
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size}))
+	d, err := Open(Options{Path: "/a.vhd", VHD: vhd.Options{FS: files}, Direct: true})
+	if !errors.Is(err, storage.ErrNotSupported) {
+		t.Errorf("%v, %v", d, err)
 	}
 }
