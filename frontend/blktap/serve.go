@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,11 @@ const (
 	// user, beside each time that the module wakes us: some modules tell of a
 	// close before it is done.
 	closeRetry = time.Second
+	// yieldAfter is how long the ring's goroutine does without Go's scheduler, to
+	// which one that only makes system calls seems to run on and on: from 10 ms
+	// on its monitor takes the processor away in every call, and looks again
+	// each 20 µs as long as it finds one, which costs a tenth of all time.
+	yieldAfter = 5 * time.Millisecond
 )
 
 // lateAnswer is the response to a request whose id was in flight. It waits
@@ -82,9 +88,10 @@ type server struct {
 	freed       bool // somebody else frees the minor
 	removed     bool
 	prompt      prompt
-	idle        int  // passes in a row that were woken for nothing
-	rested      bool // the last wait left the ring alone
-	lying       bool // the indexes make no sense
+	idle        int   // passes in a row that were woken for nothing
+	rested      bool  // the last wait left the ring alone
+	lying       bool  // the indexes make no sense
+	yielded     int64 // when, in ns since the start
 	complaints  limiter
 }
 
@@ -369,6 +376,7 @@ func (s *server) wait() error {
 		timeout = closeRetry
 	}
 	s.rested = rest
+	s.yield()
 	s.asleep.Store(true)
 	if s.completed.Load() != s.collected {
 		timeout = 0 // it came before the flag, and nobody will wake us
@@ -382,6 +390,14 @@ func (s *server) wait() error {
 		s.idle++ // unless the next pass finds something
 	}
 	return nil
+}
+
+// yield lets Go's scheduler see this goroutine, every now and then.
+func (s *server) yield() {
+	if now := s.now(); now-s.yielded >= int64(yieldAfter) {
+		s.yielded = now
+		runtime.Gosched()
+	}
 }
 
 // passes tells whether a poll may go better the next time.
