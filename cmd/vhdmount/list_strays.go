@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountinfo"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 )
@@ -74,13 +76,21 @@ func deadStrays(strays []mountinfo.Mount) []listing {
 	return out
 }
 
+// isMine tells whether a process, by its directory in /proc, is of this user, or
+// root's as one seems that has given up rights: any other may call itself what
+// it likes.
+func isMine(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && (int(st.Uid) == os.Geteuid() || st.Uid == 0)
+}
+
 // hasUnmounter tells whether the process runs that ends with the server of the
 // mount at point (confineServer), by the title that it has.
 func hasUnmounter(point string) bool {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		line, err := os.ReadFile(file)
-		if err == nil && strings.HasSuffix(string(line), "\x00unmounts "+point+"\x00") {
+		if err == nil && strings.HasSuffix(string(line), "\x00unmounts "+point+"\x00") && isMine(filepath.Dir(file)) {
 			return true
 		}
 	}

@@ -116,8 +116,16 @@ func (m *Image) fail(cause error) error {
 }
 
 // enter begins an operation on [off, off+n); leave ends it.
-func (m *Image) enter(off, n int64) error {
-	m.gate.RLock()
+func (m *Image) enter(off, n int64) error { return m.enterNow(off, n, false) }
+
+// enterNow is enter; with nowait blockdev.ErrWouldBlock while somebody waits for
+// the operations under way to end.
+func (m *Image) enterNow(off, n int64, nowait bool) error {
+	if !nowait {
+		m.gate.RLock()
+	} else if !m.gate.TryRLock() {
+		return blockdev.ErrWouldBlock
+	}
 	var err error
 	if m.closed {
 		err = m.leaf.errorf("", blockdev.ErrClosed)
@@ -133,14 +141,17 @@ func (m *Image) enter(off, n int64) error {
 func (m *Image) leave() { m.gate.RUnlock() }
 
 // enterWrite is enter for an operation that changes the image.
-func (m *Image) enterWrite(off, n int64) error {
+func (m *Image) enterWrite(off, n int64) error { return m.enterWriteNow(off, n, false) }
+
+// enterWriteNow is enterNow for an operation that changes the image.
+func (m *Image) enterWriteNow(off, n int64, nowait bool) error {
 	if m.readOnly {
 		return m.leaf.errorf("", fmt.Errorf("opened read-only: %w", blockdev.ErrReadOnly))
 	}
 	if err := m.Err(); err != nil {
 		return err
 	}
-	return m.enter(off, n)
+	return m.enterNow(off, n, nowait)
 }
 
 // leaveWrite ends an operation that changed the image, with its outcome.

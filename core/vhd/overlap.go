@@ -95,7 +95,7 @@ func (l *layer) checkPlaces(places []format.Place, metadata []span) error {
 			continue
 		}
 		if p := places[i-1]; end(p) > s.start {
-			return l.errorf(blockName(p.Block()), corrupt("BAT entry (sector %d) points into %s (bytes %d to %d)", p.Sector(), s.what, s.start, s.end))
+			return l.errorf(blockName(p.Block()), corrupt("BAT entry (sector %d) points into %s (bytes %d to %d): open it read-only", p.Sector(), s.what, s.start, s.end))
 		}
 	}
 	return nil

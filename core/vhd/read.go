@@ -22,7 +22,7 @@ func (m *Image) ReadAtNowait(p []byte, off int64) (int, error) {
 }
 
 func (m *Image) readAt(p []byte, off int64, nowait bool) (int, error) {
-	if err := m.enter(off, int64(len(p))); err != nil {
+	if err := m.enterNow(off, int64(len(p)), nowait); err != nil {
 		return 0, err
 	}
 	defer m.leave()

@@ -9,11 +9,23 @@ import (
 
 // WriteAt stores p at off. Within a block that holds every sector it is one
 // write to the file; else what the block lacks is seen to first.
+//
+// Where a touch of p panics, as one of a ring's page that the module took away
+// does (debug.SetPanicOnFault), the write counts as failed, and the image goes
+// on.
 func (m *Image) WriteAt(p []byte, off int64) (int, error) {
 	if err := m.enterWrite(off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	if err := m.leaveWrite(m.writeDisk(p, off)); err != nil {
+	done := false
+	defer func() {
+		if !done { // p can't be touched
+			m.leave()
+		}
+	}()
+	err := m.writeDisk(p, off)
+	done = true
+	if err := m.leaveWrite(err); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -59,23 +71,31 @@ func (m *Image) writeBlock(p []byte, b, in int64) error {
 	if sector != format.UnallocatedBlock && blocks.full.has(b) {
 		return m.writeFile(p, blocks.dataOffset(sector)+in)
 	}
-	lock := &m.stripe[b%stripes]
 	if sector != format.UnallocatedBlock && aligned(in, int64(len(p))) {
-		lock.RLock()
-		sector = blocks.entry(b)
-		if sector != format.UnallocatedBlock {
-			err := m.writeSectors(p, b, sector, in)
-			lock.RUnlock()
+		if done, err := m.writeHeld(p, b, in); done {
 			return err
 		}
-		lock.RUnlock() // it was given up meanwhile
 	}
+	lock := &m.stripe[b%stripes]
 	lock.Lock()
 	defer lock.Unlock()
 	if sector = blocks.entry(b); sector == format.UnallocatedBlock {
 		return m.writeNew(p, b, in)
 	}
 	return m.writePartial(p, b, sector, in)
+}
+
+// writeHeld writes whole sectors at in of block b, unless that was given up
+// meanwhile.
+func (m *Image) writeHeld(p []byte, b, in int64) (done bool, err error) {
+	lock := &m.stripe[b%stripes]
+	lock.RLock()
+	defer lock.RUnlock()
+	sector := m.leaf.blocks.entry(b)
+	if sector == format.UnallocatedBlock {
+		return false, nil
+	}
+	return true, m.writeSectors(p, b, sector, in)
 }
 
 func aligned(off, n int64) bool { return (off|n)%format.SectorSize == 0 }
@@ -210,7 +230,7 @@ func (m *Image) readsZero(off, n int64) (bool, error) {
 // block is seen by readers. On a disk without a parent the block is full from
 // the start; on a differencing one it has none but the bits that fill sets in
 // s. The caller holds the stripe whole.
-func (m *Image) allocateBlock(b int64, fill func(data int64, s *sectorBitmap) error) (err error) {
+func (m *Image) allocateBlock(b int64, fill func(data int64, s *sectorBitmap) error) error {
 	off, err := m.allocate()
 	if err != nil {
 		return err
@@ -218,11 +238,12 @@ func (m *Image) allocateBlock(b int64, fill func(data int64, s *sectorBitmap) er
 	blocks := m.leaf.blocks
 	sector := uint32(off / format.SectorSize)
 	var s *sectorBitmap
+	done := false
 	defer func() {
 		if s != nil {
-			m.bitmaps.unpin(s, err == nil)
+			m.bitmaps.unpin(s, done)
 		}
-		if err != nil {
+		if !done { // fill may have panicked: see WriteAt
 			m.bitmaps.drop(b)
 			m.alloc.retire(off) // part of it may have been written
 		}
@@ -250,6 +271,7 @@ func (m *Image) allocateBlock(b int64, fill func(data int64, s *sectorBitmap) er
 	if !m.mapped.has(b) {
 		m.usage.Add(1)
 	}
+	done = true
 	return nil
 }
 

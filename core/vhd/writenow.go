@@ -15,7 +15,7 @@ func (m *Image) WriteAtNowait(p []byte, off int64) (int, error) {
 	if m.durability == Writethrough || m.bitmaps != nil && m.bitmaps.crowded() {
 		return 0, blockdev.ErrWouldBlock
 	}
-	if err := m.enterWrite(off, int64(len(p))); err != nil {
+	if err := m.enterWriteNow(off, int64(len(p)), true); err != nil {
 		return 0, err
 	}
 	defer m.leave()

@@ -16,7 +16,7 @@ const (
 	nowaitSkip = 63
 	// nowaitSlow is from when on a job had to wait that did not say so: a write
 	// for a page cache that is full, say.
-	nowaitSlow = time.Millisecond
+	nowaitSlow = 300 * time.Microsecond
 	// gatherMax is up to which length, in bytes, requests that were joined are
 	// copied to become one call of the device: one of a page cache costs about as
 	// much as a copy of that length.

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"fmt"
 	"io"
 	"io/fs"
 	"sync"
@@ -18,7 +19,9 @@ import (
 // A file system that can't is ErrNotSupported, and so is a File that isn't one
 // of OS. Any range may be read and written. Whole sectors of the device, to and
 // from memory that is aligned like them, go without a copy; a write of part of a
-// sector reads the rest first, and has the file for itself meanwhile.
+// sector reads the rest first, and has the file for itself meanwhile. Memory that
+// is given to a write must not change before it returns, or a file system with
+// checksums takes it for damaged. Block devices (DeviceOpener) are not opened.
 //
 // Nothing else may write to the file through the page cache at the same time.
 func Direct(base FS) FS { return direct{base} }
@@ -50,12 +53,12 @@ func bypass(f File, err error) (File, error) {
 	file, ok := f.(*osFile)
 	if !ok {
 		_ = f.Close()
-		return nil, &fs.PathError{Op: "open past the page cache", Path: f.Name(), Err: ErrNotSupported}
+		return nil, &fs.PathError{Op: "open", Path: f.Name(), Err: errNotDirect}
 	}
 	a, err := setDirect(file.fd)
 	if err != nil {
 		_ = f.Close()
-		return nil, pathError("open past the page cache", f.Name(), err)
+		return nil, pathError("open", f.Name(), err)
 	}
 	return &directFile{osFile: file, align: a}, nil
 }
@@ -66,16 +69,13 @@ type alignment struct {
 	memory uintptr // of addresses
 }
 
-// errNotDirect is a file system that has no O_DIRECT.
-var errNotDirect = &sysError{kind: ErrNotSupported, errno: unix.EINVAL}
+// errNotDirect is a file system that has no O_DIRECT. It unwraps to
+// ErrNotSupported.
+var errNotDirect = fmt.Errorf("its file system has no way past the page cache (O_DIRECT): %w", ErrNotSupported)
 
 // setDirect switches O_DIRECT on.
 func setDirect(fd int) (alignment, error) {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return alignment{}, err
-	}
-	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_DIRECT)
+	err := switchDirect(fd, true)
 	if err == unix.EINVAL {
 		return alignment{}, errNotDirect
 	}
@@ -83,6 +83,20 @@ func setDirect(fd int) (alignment, error) {
 		return alignment{}, err
 	}
 	return alignmentOf(fd)
+}
+
+// switchDirect switches O_DIRECT on or off.
+func switchDirect(fd int, on bool) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	flags &^= unix.O_DIRECT
+	if on {
+		flags |= unix.O_DIRECT
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+	return err
 }
 
 // alignmentOf asks the kernel, and tries where it is older than the question
@@ -96,10 +110,14 @@ func alignmentOf(fd int) (alignment, error) {
 		}
 		return alignment{int64(st.Dio_offset_align), uintptr(max(st.Dio_mem_align, 1))}, nil
 	}
-	buf := alignedBuffer(2 * maxSector)
+	buf, n := alignedBuffer(2*maxSector), 0
 	for _, sector := range []int64{minSector, maxSector} {
-		err = retry(func() error { _, err := unix.Pread(fd, buf[sector:2*sector], 0); return err })
-		if err != unix.EINVAL {
+		err = retry(func() (err error) { n, err = unix.Pread(fd, buf[sector:2*sector], 0); return err })
+		switch {
+		case err == unix.EINVAL:
+		case n == 0: // an empty file may answer whatever was asked
+			return alignment{maxSector, maxSector}, err
+		default:
 			return alignment{sector, uintptr(sector)}, err
 		}
 	}
@@ -183,8 +201,25 @@ func (f *directFile) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// readSectors fills p from off, both aligned. A read that ends within a sector
-// has met the end of the file.
+// goesOn tells whether a transfer that stopped short can go on with p at off.
+func (f *directFile) goesOn(p []byte, off int64) bool {
+	return f.align.whole(len(p), off) && f.align.fits(p)
+}
+
+// shortAt is why a read ended within a sector, at off: the end of the file, or an
+// error. Whoever took one for the other would put zeros in the place of data.
+func (f *directFile) shortAt(off int64) error {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+		return pathError("read", f.name, err)
+	}
+	if off < st.Size {
+		return pathError("read", f.name, io.ErrUnexpectedEOF)
+	}
+	return io.EOF
+}
+
+// readSectors fills p from off, both aligned.
 func (f *directFile) readSectors(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -196,8 +231,8 @@ func (f *directFile) readSectors(p []byte, off int64) (int, error) {
 		case n == 0:
 			return done, io.EOF
 		default:
-			if done += n; done < len(p) && int64(n)%f.align.sector != 0 {
-				return done, io.EOF
+			if done += n; done < len(p) && !f.goesOn(p[done:], off+int64(done)) {
+				return done, f.shortAt(off + int64(done))
 			}
 		}
 	}
@@ -249,7 +284,9 @@ func (f *directFile) writeSectors(p []byte, off int64) (int, error) {
 		case n == 0:
 			return done, pathError("write", f.name, io.ErrShortWrite)
 		default:
-			done += n
+			if done += n; done < len(p) && !f.goesOn(p[done:], off+int64(done)) {
+				return done, pathError("write", f.name, io.ErrShortWrite)
+			}
 		}
 	}
 	return done, nil
@@ -269,9 +306,14 @@ func (f *directFile) writePartial(p []byte, off int64) (int, error) {
 		if err != nil && err != io.EOF {
 			return done, err
 		}
-		clear(buf[n:]) // past the end of the file
-		c := copy(buf[at-start:], p[done:])
-		if err := f.writeAround(buf, start, at+int64(c)); err != nil {
+		c := min(len(p)-done, int(end-at))
+		if n < len(buf) {
+			err = f.writeLast(p[done:][:c], at)
+		} else {
+			copy(buf[at-start:], p[done:][:c])
+			_, err = f.writeSectors(buf, start)
+		}
+		if err != nil {
 			return done, err
 		}
 		done += c
@@ -279,21 +321,37 @@ func (f *directFile) writePartial(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// writeAround stores whole sectors at start, of which the file gets what lies
-// before end, and after it no more than it had.
-func (f *directFile) writeAround(buf []byte, start, end int64) error {
-	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+// writeLast stores p at off where the file ends within the sector: through the
+// page cache, since to write all of the sector and cut the file again would leave
+// it too long if the process was killed between, and its footer not at its end.
+// The next direct access has the kernel write the page first. The caller holds
+// partial whole.
+func (f *directFile) writeLast(p []byte, off int64) error {
+	if err := switchDirect(f.fd, false); err != nil {
 		return pathError("write", f.name, err)
 	}
-	if _, err := f.writeSectors(buf, start); err != nil {
-		return err
+	err := f.writeBytes(p, off)
+	if directErr := switchDirect(f.fd, true); err == nil && directErr != nil {
+		err = pathError("write", f.name, directErr)
 	}
-	size := max(st.Size, end)
-	if start+int64(len(buf)) <= size {
-		return nil
+	return err
+}
+
+// writeBytes stores p at off through the page cache.
+func (f *directFile) writeBytes(p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(f.fd, p, off)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return pathError("write", f.name, err)
+		case n == 0:
+			return pathError("write", f.name, io.ErrShortWrite)
+		}
+		n = max(n, 0)
+		p, off = p[n:], off+int64(n)
 	}
-	return pathError("write", f.name, retry(func() error { return unix.Ftruncate(f.fd, size) }))
+	return nil
 }
 
 // Truncate implements File.

@@ -135,3 +135,35 @@ func TestDirectWithoutTheFileSystem(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
+
+// TestDirectNeverMakesAFileLonger than it is to be, for a moment in which the
+// process may be killed: a footer would no longer be at the end.
+func TestDirectNeverMakesAFileLonger(t *testing.T) {
+	const size = 4096 + 100
+	f, _ := openDirect(t, size)
+	stop, seen := make(chan struct{}), make(chan int64)
+	go func() {
+		longest := int64(0)
+		for {
+			select {
+			case <-stop:
+				seen <- longest
+				return
+			default:
+			}
+			if info, err := os.Stat(f.Name()); err == nil {
+				longest = max(longest, info.Size())
+			}
+		}
+	}()
+	for range 3000 {
+		if _, err := f.WriteAt([]byte("footer"), size-6); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	if longest := <-seen; longest != size {
+		t.Errorf("the file had %d bytes meanwhile, not %d", longest, size)
+	}
+}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -24,6 +25,10 @@ type osFile struct {
 	// noNowait is set once the file system has said that it doesn't know
 	// RWF_NOWAIT.
 	noNowait atomic.Bool
+
+	// reshaping counts the calls under way that change more than bytes: they
+	// hold the inode's lock, on which a write waits.
+	reshaping atomic.Int32
 
 	// locking guards locked and makes a Lock one step.
 	locking sync.Mutex
@@ -102,8 +107,33 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// WriteAtNowait implements NowaitWriterAt: the page cache takes it.
-func (f *osFile) WriteAtNowait(p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+// WriteAtNowait implements NowaitWriterAt: the page cache takes it. Two things
+// would have it wait: a page that is written in part and not in memory, which the
+// kernel reads first, and a call that holds the file's own lock.
+func (f *osFile) WriteAtNowait(p []byte, off int64) (int, error) {
+	if f.reshaping.Load() > 0 || len(p) > 0 && !(f.pageIsThere(off) && f.pageIsThere(off+int64(len(p)))) {
+		return 0, ErrWouldBlock
+	}
+	return f.WriteAt(p, off)
+}
+
+// pageIsThere tells whether the page in which a write begins or ends at off is in
+// memory, or is written from its beginning, or to its end.
+func (f *osFile) pageIsThere(off int64) bool {
+	if off < 0 || off%int64(pageSize) == 0 {
+		return true // what is negative WriteAt refuses
+	}
+	b := probes.Get().(*[1]byte)
+	defer probes.Put(b)
+	_, err := f.ReadAtNowait(b[:], off)
+	return err == nil || err == io.EOF
+}
+
+// probes are what is read to see whether it is there.
+var probes = sync.Pool{New: func() any { return new([1]byte) }}
+
+// pageSize is the unit of the page cache, in bytes.
+var pageSize = os.Getpagesize()
 
 // BeginSync implements EarlyWriter: sync_file_range, where the file system has
 // it.
@@ -173,6 +203,8 @@ func (f *osFile) Truncate(size int64) error {
 		return err
 	}
 	defer f.end()
+	f.reshaping.Add(1)
+	defer f.reshaping.Add(-1)
 	return pathError("truncate", f.name, retry(func() error { return unix.Ftruncate(f.fd, size) }))
 }
 
@@ -202,6 +234,8 @@ func (f *osFile) fallocate(op string, mode uint32, off, n int64) error {
 	if off >= 0 && n == 0 {
 		return nil // the kernel refuses an empty range
 	}
+	f.reshaping.Add(1)
+	defer f.reshaping.Add(-1)
 	return pathError(op, f.name, retry(func() error { return unix.Fallocate(f.fd, mode, off, n) }))
 }
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"io"
 	"path/filepath"
 	"testing"
@@ -46,6 +47,51 @@ func TestNowaitOfAColdFile(t *testing.T) {
 	if n, err := f.ReadAtNowait(buf, 10); n != size-10 || err != io.EOF {
 		t.Errorf("across the end: ReadAtNowait = %d, %v", n, err)
 	}
+}
+
+// TestNowaitWritesReadNothing: a write of part of a page has the kernel read the
+// rest first, where that isn't in memory, and then says so; and so it does while
+// a hole is punched. Whole pages, and those that are in memory, it takes.
+func TestNowaitWritesReadNothing(t *testing.T) {
+	created, err := OS.Create(filepath.Join(t.TempDir(), "a"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := created.(*osFile)
+	defer f.Close()
+	p := make([]byte, 4*pageSize)
+	_, writeErr := f.WriteAt(p, 0)
+	if err := errors.Join(writeErr, f.Sync(), unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAtNowait(p[:1], 0); err != ErrWouldBlock || f.noNowait.Load() {
+		t.Skipf("a file system in memory, or one without RWF_NOWAIT: %v", err)
+	}
+	page := int64(pageSize)
+	parts := []struct{ off, n int64 }{{512, 512}, {512, page}, {512, page - 512}, {0, 512}, {page, page + 1}}
+	for _, c := range parts {
+		if n, err := f.WriteAtNowait(p[:c.n], c.off); n != 0 || err != ErrWouldBlock {
+			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
+		}
+	}
+	for _, c := range []struct{ off, n int64 }{{0, 2 * page}, {3 * page, page}, {3*page + 512, page}, {4*page + 512, 1}, {0, 0}} {
+		if n, err := f.WriteAtNowait(p[:c.n], c.off); int64(n) != c.n || err != nil {
+			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
+		}
+	}
+	if _, err := f.ReadAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range parts {
+		if n, err := f.WriteAtNowait(p[:c.n], c.off); int64(n) != c.n || err != nil {
+			t.Errorf("%d bytes at %d in memory: %d, %v", c.n, c.off, n, err)
+		}
+	}
+	f.reshaping.Add(1)
+	if n, err := f.WriteAtNowait(p, 0); n != 0 || err != ErrWouldBlock {
+		t.Errorf("while the file is changed otherwise: %d, %v", n, err)
+	}
+	f.reshaping.Add(-1)
 }
 
 func TestDescriptorFlags(t *testing.T) {

@@ -66,11 +66,14 @@ func (img *image) readBatmapHeader() (*format.BatmapHeader, error) {
 	return h, nil
 }
 
+// batmapPlace names the extent of claimBatmapPlace.
+const batmapPlace = "place of the batmap header"
+
 // claimBatmapPlace keeps blocks off the sector where tapdisk looks for a
 // batmap's header and there is none: the bits of a block's bitmap could make it
 // one. What else has the sector is written by no guest.
 func (img *image) claimBatmapPlace() {
-	e := extent{start: img.batmapPlace, end: img.batmapPlace + format.BatmapHeaderSize, name: "place of the batmap header"}
+	e := extent{start: img.batmapPlace, end: img.batmapPlace + format.BatmapHeaderSize, name: batmapPlace}
 	taken := func(c extent) bool { return c.start < e.end && e.start < c.end }
 	if e.start > 0 && e.end <= img.dataEnd && !slices.ContainsFunc(img.claimed, taken) {
 		img.claim(e)

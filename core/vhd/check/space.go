@@ -124,6 +124,9 @@ func (s *sweep) overlap(a, b *extent) {
 		s.img.at(a.name).damage("overlaps %v: bytes %#x to %#x — restore the image from a backup", b, a.start, a.end-1)
 	case b.name == "":
 		s.img.blockOverlap(min(s.img.blockSeverity(a.block), s.img.blockSeverity(b.block)), a, b)
+	case b.name == batmapPlace:
+		s.img.block(Warning, a.block, "begins in sector %d, up to where tapdisk looks for a batmap's header (%#x): the guest could make it one — copy the disk into a new image before it is written to",
+			a.start/format.SectorSize, b.start)
 	case !a.told:
 		a.told = true
 		s.img.blockOverlap(s.img.blockSeverity(a.block), a, b)

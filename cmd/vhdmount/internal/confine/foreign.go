@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -28,11 +29,14 @@ func foreignCalls(machine uint32) []unix.SockFilter {
 func denyForeignCalls(machine uint32) error {
 	filter := foreignCalls(machine)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
 		uintptr(unsafe.Pointer(&program)))
 	runtime.KeepAlive(filter)
-	if errno != 0 {
+	switch {
+	case errno != 0:
 		return errno
+	case thread != 0: // seccomp(2): one that has a filter which the others lack
+		return fmt.Errorf("thread %d can't be brought in line", thread)
 	}
 	return nil
 }
