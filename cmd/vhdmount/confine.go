@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -25,9 +26,13 @@ func confineServer(s *diskServer) (end func() error) {
 	process, err := umount.Start("unmounts "+place.Point, place)
 	if err != nil {
 		s.log.Warn("not confined", "error", err)
+		place.Settle()
 		return nil
 	}
 	session.Delegate(process)
+	if err := process.Settle(context.Background()); err != nil {
+		s.log.Warn("the disk was not looked at", "error", err)
+	}
 	s.logConfined(confine.Apply(s.stillNeeded()))
 	return process.Close
 }

@@ -124,6 +124,7 @@ func (s *diskServer) fuse() frontend.Frontend {
 		Umask:              o.Umask,
 		FSName:             o.FSName,
 		Info:               s.info,
+		Unsettled:          s.confine != nil, // by confineServer then
 		Log:                s.log,
 	}
 	if fo.FSName == "" {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
@@ -13,6 +15,7 @@ type Place struct {
 	ID     string // the mount's number
 	Device string // MAJOR:MINOR
 	Point  string // the mount point, absolute
+	Disk   string // the file that is the disk, absolute
 }
 
 // Unmounter unmounts in a session's stead. Its methods are safe for concurrent
@@ -62,9 +65,29 @@ func (p Place) Uses(context.Context) string {
 	return usesOutOfSight(mountEntry{id: p.ID, device: p.Device, point: p.Point, fsType: fsType})
 }
 
+// Settle opens the disk once, from where the kernel knows its size, and polls it,
+// so that the kernel learns that there is nothing to poll and never asks again:
+// Go's runtime polls each file that it opens in a call that keeps the processor,
+// and if the server opened its own disk, no thread might be left to answer.
+//
+// It is better called by a process that is not the server. A thread of a server
+// that is killed while it waits for its own answer can't end, nor let go of the
+// connection, whose end it waits for: the server, its mount and its locks stay
+// until somebody cuts the connection (umount -f).
+func (p Place) Settle() {
+	var st unix.Stat_t
+	_ = unix.Stat(p.Disk, &st) // the kernel learns the size of a disk that is the root
+	fd, err := unix.Open(p.Disk, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // not even its owner may read it: then it can't be polled either
+	}
+	defer unix.Close(fd)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+}
+
 // Place implements Delegator.
 func (s *session) Place() Place {
-	return Place{ID: s.mount.id, Device: s.mount.device, Point: s.mount.point}
+	return Place{ID: s.mount.id, Device: s.mount.device, Point: s.mount.point, Disk: s.path}
 }
 
 // Delegate implements Delegator.

@@ -63,6 +63,9 @@ type Options struct {
 	// Threads is how many threads take requests at a time while none of them
 	// waits for a disk; 0: chosen.
 	Threads int
+	// Unsettled leaves it to another process to call Place.Settle before anybody
+	// uses the disk.
+	Unsettled bool
 	// Log gets a line for each failed request, within bounds. Nil: none.
 	Log *slog.Logger
 }
@@ -111,6 +114,12 @@ func (f *Frontend) Attach(ctx context.Context, dev blockdev.Device) (frontend.Se
 	s, err := startSession(ctx, mnt, files, newDev(fd, o.Threads, o.Log))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", mnt.path, err)
+	}
+	if !o.Unsettled {
+		s.Place().Settle()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", mnt.path, errors.Join(err, s.abandon()))
 	}
 	return s, nil
 }

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
@@ -70,10 +68,6 @@ func startSession(ctx context.Context, mnt mountpoint, files *filesystem, t tran
 	}
 	s.tuneReadahead()
 	go s.serve(t, server)
-	s.settlePolling()
-	if err := ctx.Err(); err != nil {
-		return nil, errors.Join(err, s.abandon())
-	}
 	return s, nil
 }
 
@@ -218,19 +212,4 @@ func (s *session) tuneReadahead() {
 	if err := os.WriteFile(name, []byte("2048"), 0); err != nil {
 		s.files.log.Debug("fuse: readahead stays as it is", "error", err)
 	}
-}
-
-// settlePolling asks the kernel to poll the disk once, so that it learns that
-// there is nothing to poll and never asks again. Go's runtime polls each file
-// that it opens in a call that keeps the processor: if this process opened its
-// own disk, no thread might be left to answer.
-func (s *session) settlePolling() {
-	fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return // not even its owner may read it: then it can't be polled either
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	_ = unix.Fstat(fd, &st) // the kernel learns the size of a disk that is the root
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 }

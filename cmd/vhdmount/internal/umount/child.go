@@ -27,6 +27,8 @@ type Mount interface {
 	Unmount(ctx context.Context, lazy bool) error
 	// Uses says who uses the mount once it is out of sight.
 	Uses(ctx context.Context) string
+	// Settle opens the disk once.
+	Settle()
 }
 
 // Helper is the process that Start started, seen from within.
@@ -78,6 +80,9 @@ func answer(mount Mount, q request) response {
 		if err != nil {
 			return response{Error: err.Error(), Busy: errors.Is(err, frontend.ErrBusy)}
 		}
+		return response{}
+	case opSettle:
+		mount.Settle()
 		return response{}
 	case opUses:
 		return response{Text: mount.Uses(context.Background())}

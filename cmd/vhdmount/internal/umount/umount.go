@@ -2,7 +2,8 @@
 // any more: one that has shut itself out of the file system (package confine)
 // may neither call umount(2) nor run fusermount3, nor look into /proc for who
 // keeps a disk busy. The process is started before that, by Start, and does
-// nothing but these, for one mount, when the server asks. It reads nothing of an
+// nothing but these, for one mount, when the server asks; and it opens the disk
+// once for a server that could not be killed while it did. It reads nothing of an
 // image and ends with its server, however that ends.
 //
 //	if helper, ok := umount.Child(); ok {
@@ -38,6 +39,7 @@ var ErrGone = errors.New("the process that unmounts has ended: unmount with umou
 const (
 	opUnmount = "unmount"
 	opUses    = "uses"
+	opSettle  = "settle"
 )
 
 // request is what the server sends, after the mount's description.
@@ -120,6 +122,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // request that was sent is carried out even if ctx ends before it is answered.
 func (p *Process) Unmount(ctx context.Context, lazy bool) error {
 	answer, err := p.ask(ctx, request{Op: opUnmount, Lazy: lazy})
+	if err != nil {
+		return err
+	}
+	return answer.err()
+}
+
+// Settle has the disk opened once, as its server had better not do itself.
+func (p *Process) Settle(ctx context.Context) error {
+	answer, err := p.ask(ctx, request{Op: opSettle})
 	if err != nil {
 		return err
 	}

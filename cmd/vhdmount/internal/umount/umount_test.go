@@ -37,6 +37,8 @@ func (m *testMount) Unmount(ctx context.Context, lazy bool) error {
 	return os.WriteFile(filepath.Join(m.Dir, "unmounted"), fmt.Append(nil, lazy), 0o600)
 }
 
+func (m *testMount) Settle() { _ = os.WriteFile(filepath.Join(m.Dir, "settled"), nil, 0o600) }
+
 func (m *testMount) Uses(context.Context) string { return "still open in " + m.Dir }
 
 func TestMain(m *testing.M) {
@@ -73,6 +75,12 @@ func end(t *testing.T, u *Process) {
 func TestItUnmounts(t *testing.T) {
 	for _, lazy := range []bool{false, true} {
 		u, dir := start(t, "")
+		if err := u.Settle(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "settled")); err != nil {
+			t.Error(err)
+		}
 		if err := u.Unmount(t.Context(), lazy); err != nil {
 			t.Error(err)
 		}

@@ -105,12 +105,18 @@ func useUntilClosed(dev blockdev.Device, c *config, off int64) error {
 		if !c.readOnly {
 			calls = append(calls, func() error { _, err := dev.WriteAt(p, off); return err })
 		}
-		for _, call := range calls {
-			if err := call(); errors.Is(err, blockdev.ErrClosed) {
-				return nil
-			} else if err != nil {
+		closed := false
+		for _, call := range append(calls, calls...) { // each of them once more, after one has said so
+			err := call()
+			switch {
+			case errors.Is(err, blockdev.ErrClosed):
+				closed = true
+			case err != nil:
 				return fmt.Errorf("while the device is closed: %w", err)
 			}
+		}
+		if closed {
+			return nil
 		}
 	}
 	return errors.New("the device was closed and never said so")
