@@ -258,35 +258,15 @@ func (f *directFile) WriteAt(p []byte, off int64) (int, error) {
 	case !f.align.whole(len(p), off):
 		return f.writePartial(p, off)
 	case f.align.fits(p):
-		return f.writeSectors(p, off)
+		return f.write(p, off)
 	}
 	bounce := bounces.Get().(*[]byte)
 	defer bounces.Put(bounce)
 	done := 0
 	for done < len(p) {
-		n, err := f.writeSectors((*bounce)[:copy(*bounce, p[done:])], off+int64(done))
+		n, err := f.write((*bounce)[:copy(*bounce, p[done:])], off+int64(done))
 		if done += n; err != nil {
 			return done, err
-		}
-	}
-	return done, nil
-}
-
-// writeSectors stores p at off, both aligned.
-func (f *directFile) writeSectors(p []byte, off int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return done, pathError("write", f.name, err)
-		case n == 0:
-			return done, pathError("write", f.name, io.ErrShortWrite)
-		default:
-			if done += n; done < len(p) && !f.goesOn(p[done:], off+int64(done)) {
-				return done, pathError("write", f.name, io.ErrShortWrite)
-			}
 		}
 	}
 	return done, nil
@@ -311,7 +291,7 @@ func (f *directFile) writePartial(p []byte, off int64) (int, error) {
 			err = f.writeLast(p[done:][:c], at)
 		} else {
 			copy(buf[at-start:], p[done:][:c])
-			_, err = f.writeSectors(buf, start)
+			_, err = f.write(buf, start)
 		}
 		if err != nil {
 			return done, err
@@ -330,28 +310,11 @@ func (f *directFile) writeLast(p []byte, off int64) error {
 	if err := switchDirect(f.fd, false); err != nil {
 		return pathError("write", f.name, err)
 	}
-	err := f.writeBytes(p, off)
+	_, err := f.write(p, off)
 	if directErr := switchDirect(f.fd, true); err == nil && directErr != nil {
 		err = pathError("write", f.name, directErr)
 	}
 	return err
-}
-
-// writeBytes stores p at off through the page cache.
-func (f *directFile) writeBytes(p []byte, off int64) error {
-	for len(p) > 0 {
-		n, err := unix.Pwrite(f.fd, p, off)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return pathError("write", f.name, err)
-		case n == 0:
-			return pathError("write", f.name, io.ErrShortWrite)
-		}
-		n = max(n, 0)
-		p, off = p[n:], off+int64(n)
-	}
-	return nil
 }
 
 // Truncate implements File.

@@ -91,6 +91,11 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer f.end()
+	return f.write(p, off)
+}
+
+// write stores all of p at off. The caller keeps the file open.
+func (f *osFile) write(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
