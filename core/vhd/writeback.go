@@ -16,15 +16,22 @@ type Writebacker struct {
 	err error // the first failure; guarded by mu
 }
 
+// Flusher is what a Writebacker knows of an Image.
+type Flusher interface {
+	Dirty() bool
+	Err() error
+	Flush() error
+}
+
 // StartWriteback flushes img whenever its metadata has been dirty for interval
 // at most. The owner of img stops it before it closes img.
-func StartWriteback(img *Image, interval time.Duration) *Writebacker {
+func StartWriteback(img Flusher, interval time.Duration) *Writebacker {
 	w := &Writebacker{stop: make(chan struct{}), done: make(chan struct{})}
 	go w.loop(img, interval)
 	return w
 }
 
-func (w *Writebacker) loop(img *Image, interval time.Duration) {
+func (w *Writebacker) loop(img Flusher, interval time.Duration) {
 	defer close(w.done)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -25,6 +25,8 @@ type trouble struct {
 	// nil: it is.
 	after func()
 	seen  []syscall.Errno // what the users of the disk may get while it lasts
+	// most is how many rounds of it are worth their time; 0: any number.
+	most int
 }
 
 // nameOfStopped is the trouble during which no other test may start a program.
@@ -177,7 +179,7 @@ const stopAndList = `kill -STOP "$1" && "$2" list --json && sleep "$3"`
 // that time.
 func stoppedServer(t *testing.T, d *disk, _ *harness.FileSystem) trouble {
 	return trouble{
-		image: d.image,
+		image: d.image, most: 6,
 		begin: func(pid int) {
 			t.Cleanup(func() { unix.Kill(pid, unix.SIGCONT) }) // whatever fails before end
 			seconds := strconv.FormatFloat(pause.Seconds(), 'f', -1, 64)

@@ -156,7 +156,7 @@ func (d *Disk) open(path string, files []*os.File, readOnly bool) (*chain, error
 // start begins the write-back of a chain that is shown.
 func (d *Disk) start(c *chain) {
 	if c.image != nil && d.options.WritebackInterval > 0 {
-		c.writeback = vhd.StartWriteback(c.image, d.options.WritebackInterval)
+		c.writeback = vhd.StartWriteback(writtenBack{c.image, d}, d.options.WritebackInterval)
 	}
 }
 
@@ -196,6 +196,19 @@ func (s shown) Flush() error {
 	return err
 }
 
+// writtenBack is an image whose flushes in the background are noted as well.
+type writtenBack struct {
+	*vhd.Image
+	disk *Disk
+}
+
+// Flush implements vhd.Flusher.
+func (w writtenBack) Flush() error {
+	err := w.Image.Flush()
+	w.disk.noteFlush(err)
+	return err
+}
+
 // noteFlush keeps how a flush ended.
 func (d *Disk) noteFlush(err error) {
 	d.mu.Lock()
@@ -203,7 +216,7 @@ func (d *Disk) noteFlush(err error) {
 	d.flushed = err
 }
 
-// FlushError is why the last flush failed that the disk's users asked for; nil
+// FlushError is why the last flush failed, asked for or in the background; nil
 // if it didn't. Unlike Err it passes with the next one that succeeds.
 func (d *Disk) FlushError() error {
 	d.mu.Lock()

@@ -353,6 +353,34 @@ func TestAFlushThatFailsIsToldUntilOneSucceeds(t *testing.T) {
 	}
 }
 
+// TestAWriteBackThatFailsIsToldToo: where nobody asks for a flush nothing else
+// would tell.
+func TestAWriteBackThatFailsIsToldToo(t *testing.T) {
+	files := storagetest.NewMemory()
+	check(t, vhd.Create("/a.vhd", vhd.CreateOptions{FS: files, Type: format.Dynamic, Size: size, BlockSize: 64 << 10}))
+	fault := storagetest.NewFault(files)
+	synctest.Test(t, func(t *testing.T) {
+		d, err := Open(Options{Path: "/a.vhd", VHD: vhd.Options{FS: fault}, WritebackInterval: time.Second})
+		check(t, err)
+		d.StartWriteback()
+		write(t, d.Device(), 0, 1)
+		fault.Add(storagetest.Rule{Op: storagetest.OpWrite})
+		time.Sleep(1500 * time.Millisecond)
+		if err := d.FlushError(); err == nil || d.Err() != nil {
+			t.Errorf("FlushError is %v, Err %v", err, d.Err())
+		}
+		fault.Heal()
+		time.Sleep(time.Second)
+		if err := d.FlushError(); err != nil || d.Image().Dirty() {
+			t.Errorf("after another: %v", err)
+		}
+		if err := d.StopWriteback(); err == nil {
+			t.Error("the end says nothing of the first")
+		}
+		check(t, d.Close())
+	})
+}
+
 // TestACloseThatFailsIsFinal: the disk can be read on, and no later pause makes
 // it writable again.
 func TestACloseThatFailsIsFinal(t *testing.T) {
