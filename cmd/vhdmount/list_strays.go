@@ -23,7 +23,7 @@ func strays(world string, mounts []mountinfo.Mount, records []registry.Record) [
 	var out []mountinfo.Mount
 	for _, m := range mounts {
 		mine := m.Owner < 0 || m.Owner == os.Geteuid()
-		if m.Type == fuseType && mine && !seen[m.Point] && strings.HasPrefix(m.Point, strings.TrimSuffix(world, "/")+"/") {
+		if m.Type == mountinfo.Ours && mine && !seen[m.Point] && strings.HasPrefix(m.Point, strings.TrimSuffix(world, "/")+"/") {
 			seen[m.Point] = true // once, however many lie there
 			out = append(out, m)
 		}

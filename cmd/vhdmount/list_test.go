@@ -113,15 +113,15 @@ func TestStraysAreMountsOfThisUserThatNoEntryNames(t *testing.T) {
 	in := func(name string) string { return filepath.Join(world, name) }
 	me := os.Geteuid()
 	mounts := []mountinfo.Mount{
-		{Point: in("stray"), Type: fuseType, Source: "a.vhd", Owner: me},
-		{Point: in("stray"), Type: fuseType, Source: "b.vhd", Owner: me},
-		{Point: in("untold"), Type: fuseType, Owner: -1},
-		{Point: in("run/mnt/made"), Type: fuseType, Owner: me},
-		{Point: in("entered"), Type: fuseType, Owner: me},
-		{Point: in("another's"), Type: fuseType, Owner: me + 1},
+		{Point: in("stray"), Type: mountinfo.Ours, Source: "a.vhd", Owner: me},
+		{Point: in("stray"), Type: mountinfo.Ours, Source: "b.vhd", Owner: me},
+		{Point: in("untold"), Type: mountinfo.Ours, Owner: -1},
+		{Point: in("run/mnt/made"), Type: mountinfo.Ours, Owner: me},
+		{Point: in("entered"), Type: mountinfo.Ours, Owner: me},
+		{Point: in("another's"), Type: mountinfo.Ours, Owner: me + 1},
 		{Point: in("other"), Type: "fuse.sshfs", Owner: me},
-		{Point: "/elsewhere", Type: fuseType, Owner: me},
-		{Point: world + "-not", Type: fuseType, Owner: me},
+		{Point: "/elsewhere", Type: mountinfo.Ours, Owner: me},
+		{Point: world + "-not", Type: mountinfo.Ours, Owner: me},
 	}
 	records := []registry.Record{{Entry: registry.Entry{Mountpoint: in("entered")}}}
 	want := []string{in("stray"), in("untold"), in("run/mnt/made")}

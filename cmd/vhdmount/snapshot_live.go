@@ -53,18 +53,9 @@ func snapshotLive(c *cli.Context, base, child string, o vhd.SnapshotOptions) err
 // namedImage is the file that the user named, if it may be an image: the zero one
 // for a mount point, a disk, and what isn't there.
 func namedImage(name string) (storage.FileID, error) {
-	path, err := filepath.Abs(name)
-	if err != nil {
+	path, disk, err := mountinfo.Resolve(name, mountinfo.Ours)
+	if err != nil || disk {
 		return storage.FileID{}, err
-	}
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		path = resolved
-	}
-	for _, point := range []string{path, filepath.Dir(path)} {
-		mount, mounted, err := mountinfo.At(point)
-		if err != nil || mounted && mount.Type == fuseType {
-			return storage.FileID{}, err
-		}
 	}
 	var st unix.Stat_t
 	switch err := unix.Stat(path, &st); {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,9 +18,6 @@ import (
 	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/fuse"
 )
-
-// fuseType is the file system type of a FUSE mount of ours in the mount table.
-const fuseType = "fuse.vhdmount"
 
 // endTimeout is how long a server that no longer listens may take to end.
 const endTimeout = 5 * time.Second
@@ -106,20 +102,17 @@ func place(e registry.Entry) string {
 // before it was entered.
 func (u unmounter) unknown() (registry.Record, error) {
 	none := registry.Record{}
-	point, err := filepath.Abs(u.name)
+	point, _, err := mountinfo.Resolve(u.name, mountinfo.Ours)
 	if err != nil {
 		return none, err
-	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(point)); err == nil {
-		point = filepath.Join(dir, filepath.Base(point))
 	}
 	mount, mounted, err := mountinfo.At(point)
 	switch {
 	case err != nil:
 		return none, err
-	case mounted && mount.Type == fuseType && disconnected(point):
+	case mounted && mount.Type == mountinfo.Ours && disconnected(point):
 		return registry.Record{Entry: registry.Entry{Mountpoint: point, MadeMountpoint: true}}, nil
-	case mounted && mount.Type == fuseType:
+	case mounted && mount.Type == mountinfo.Ours:
 		return none, fmt.Errorf("%s: a disk of vhdmount (%s), but not among your mounts (%s): take it away with umount or fusermount3 -u",
 			u.name, mount.Source, u.dir.Path())
 	case mounted:
@@ -327,7 +320,7 @@ func (u unmounter) unmountStale(ctx context.Context, e registry.Entry) error {
 	if err != nil {
 		return err
 	}
-	if !mounted || mount.Type != fuseType || !disconnected(e.Mountpoint) {
+	if !mounted || mount.Type != mountinfo.Ours || !disconnected(e.Mountpoint) {
 		return nil // gone, or another's by now
 	}
 	err = fuse.Unmount(ctx, e.Mountpoint, u.lazy)

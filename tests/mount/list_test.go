@@ -1,10 +1,12 @@
 package mount
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -147,5 +149,44 @@ func TestListDoesNotHangOnAStoppedServer(t *testing.T) {
 			}
 			b.OK("unmount", m.Point)
 		})
+	}
+}
+
+// TestWhoNamesAStoppedServersDiskCanStopWaiting: a process that asked the disk
+// itself, for links in its name say, could not even be killed for good.
+func TestWhoNamesAStoppedServersDiskCanStopWaiting(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	b.OK("create", "8M", "disk.vhd")
+	m := b.Mount("disk.vhd")
+	pid := m.PID()
+	check(t, unix.Kill(pid, unix.SIGSTOP))
+	t.Cleanup(func() { unix.Kill(pid, unix.SIGCONT) })
+	time.Sleep(1500 * time.Millisecond) // the kernel has forgotten what it knew of the disk
+	for _, args := range [][]string{{"snapshot", "--live", m.Point, "child.vhd"}, {"snapshot", "--live", m.Disk, "child.vhd"}, {"unmount", m.Disk}} {
+		cmd := b.Command(t.Context(), harness.Binary(t), args...)
+		check(t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			t.Fatalf("%q: %v; want it to wait for the server", args, err)
+		case <-time.After(time.Second):
+		}
+		check(t, cmd.Process.Signal(unix.SIGTERM))
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			check(t, unix.Kill(pid, unix.SIGCONT))
+			t.Fatalf("%q: can't be ended", args)
+		}
+	}
+	b.Fails([]string{"unmount", filepath.Join(m.Point, "no", "such")}, "not mounted")
+	check(t, unix.Kill(pid, unix.SIGCONT))
+	b.AwaitEnd(pid) // by the request to unmount
+	b.CheckGone(m.Point)
+	if _, err := os.Stat(b.Path("child.vhd")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the child is there: %v", err)
 	}
 }

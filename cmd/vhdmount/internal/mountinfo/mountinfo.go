@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// Ours is the file system type of a FUSE mount of this program.
+const Ours = "fuse.vhdmount"
+
 // Mount is an entry of the table.
 type Mount struct {
 	Point    string // absolute

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/mountinfo"
 )
 
 // Find is the records that a person may mean by path: the mount point, the
@@ -32,17 +34,18 @@ func Find(records []Record, path string) []Record {
 }
 
 // spellings is path made absolute, with symbolic links and as far as possible
-// without: through the last component, and through its directory alone.
+// without: through the last component, and through its directory alone. No disk
+// is asked for them.
 func spellings(path string) []string {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil
 	}
 	names := []string{abs}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+	if dir, _, err := mountinfo.Resolve(filepath.Dir(abs), mountinfo.Ours); err == nil {
 		names = append(names, filepath.Join(dir, filepath.Base(abs)))
 	}
-	if whole, err := filepath.EvalSymlinks(abs); err == nil {
+	if whole, _, err := mountinfo.Resolve(abs, mountinfo.Ours); err == nil {
 		names = append(names, whole)
 	}
 	return names
