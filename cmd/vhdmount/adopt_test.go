@@ -59,7 +59,7 @@ func (h *house) mountBlock(variant blktaptest.Variant, plan mountPlan) *block {
 	return b
 }
 
-// read is readFirstSector of the simulated block device.
+// read is probe.Read of the simulated block device.
 func (b *block) read(path string) error {
 	disk, err := b.kernel.OpenDisk(path)
 	if err != nil {

@@ -15,12 +15,20 @@ import (
 	"os"
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/exitcode"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/probe"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/umount"
 )
 
 func main() {
 	if helper, ok := umount.Child(); ok {
 		os.Exit(exitcode.Of(unmountForServer(helper)))
+	}
+	if path, ok := probe.Child(); ok {
+		err := probe.Read(path)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, message(err))
+		}
+		os.Exit(exitcode.Of(err))
 	}
 	os.Exit(run(argumentsOf(os.Args), os.Stdout, os.Stderr))
 }

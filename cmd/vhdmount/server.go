@@ -15,6 +15,7 @@ import (
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/livedisk"
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/probe"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/serve"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/signals"
@@ -84,7 +85,7 @@ func serveDisk(plan mountPlan, st stage) error {
 		driver:  blktap.System(),
 		lock:    true,
 		confine: confineServer,
-		probe:   readFirstSector,
+		probe:   probe.Device,
 	}
 	return s.run()
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/describe"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/tapdisk"
-	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/frontend"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/fuse"
@@ -46,7 +45,7 @@ func (s *diskServer) attachBlock() (err error) {
 		return blktapAdvice(err)
 	}
 	answer := make(chan error, 1)
-	go func() { answer <- s.probe(s.session.Path()) }() // ends with the answer or the process
+	go func() { answer <- s.probe(s.session.Path()) }() // ends with the answer, the device or the process
 	select {
 	case err = <-answer:
 	case <-time.After(answerPatience):
@@ -69,17 +68,6 @@ func takeBack(session frontend.Session) error {
 		}
 	}
 	return errors.Join(session.Detach(frontend.WithLazy(ctx)), session.Wait())
-}
-
-// readFirstSector is how a block device is asked whether it is there.
-func readFirstSector(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = f.ReadAt(make([]byte, blockdev.SectorSize), 0)
-	return err
 }
 
 // A mount point that is a file of the disk to be shown there. It would work,

@@ -27,6 +27,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/self"
 )
 
 // readyVariable tells a child which descriptor its caller listens at.
@@ -102,17 +104,10 @@ func died(err error) error {
 
 // command is this program again, in a session of its own.
 func command(args []string, ready *os.File) (*exec.Cmd, error) {
-	// The program's own name, so that it is found by it in ps and among the
-	// holders of a file; the link only where the file was replaced meanwhile.
-	self, err := os.Executable()
+	cmd, err := self.Command(args...)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(self); err != nil {
-		self = "/proc/self/exe"
-	}
-	cmd := exec.Command(self)
-	cmd.Args = append([]string{os.Args[0]}, args...)
 	cmd.Env = append(os.Environ(), readyVariable+"="+readyFD)
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{ready}

@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/self"
 	"github.com/vhdmount/vhdmount/frontend"
 )
 
@@ -98,15 +99,10 @@ func Start(title string, mount any) (*Process, error) {
 // command is this program again, as Child knows it. It is in a session of its
 // own: ^C in a terminal is the server's to answer.
 func command(title string, socket *os.File) (*exec.Cmd, error) {
-	self, err := os.Executable()
+	cmd, err := self.Command(title)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(self); err != nil {
-		self = "/proc/self/exe" // the file was replaced meanwhile
-	}
-	cmd := exec.Command(self)
-	cmd.Args = []string{os.Args[0], title}
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), socketVariable+"="+socketFD)
 	cmd.ExtraFiles = []*os.File{socket}
