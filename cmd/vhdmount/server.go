@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -26,16 +24,9 @@ import (
 	"github.com/vhdmount/vhdmount/frontend/fuse"
 )
 
-const (
-	// writebackInterval is how old uncommitted metadata may grow: the BAT and
-	// the bitmaps. Data is the kernel's to write back until a flush.
-	writebackInterval = 5 * time.Second
-	// memoryLimit and gcPercent keep a server's resident memory below 64 MiB
-	// under load: the limit is of what the Go runtime maps, beside which there
-	// is the program itself.
-	memoryLimit = 48 << 20
-	gcPercent   = 50
-)
+// writebackInterval is how old uncommitted metadata may grow: the BAT and the
+// bitmaps. Data is the kernel's to write back until a flush.
+const writebackInterval = 5 * time.Second
 
 // diskServer is a mount in the making: its parts, in the order in which they
 // come to be.
@@ -76,6 +67,7 @@ type diskServer struct {
 func serveDisk(plan mountPlan, st stage) error {
 	signals.IgnoreWriteSignals()
 	limitMemory()
+	limitToWholeSectors()
 	if plan.frontend == frontendBlktap {
 		makeRoomForRing()
 	}
@@ -98,24 +90,6 @@ func (s *diskServer) run() error {
 		err = s.serve(received)
 	}
 	return errors.Join(err, s.removeMountpoint(), s.stage.close(err))
-}
-
-// limitMemory bounds the Go heap, unless the environment does.
-func limitMemory() {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
-
-// makeRoomForRing lets Go code run beside the goroutine of a ring, which keeps
-// its processor while it sleeps in the kernel.
-func makeRoomForRing() {
-	if runtime.GOMAXPROCS(0) < 2 {
-		runtime.GOMAXPROCS(2)
-	}
 }
 
 // prepare does all that can fail before the image is opened.

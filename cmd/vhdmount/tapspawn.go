@@ -154,6 +154,7 @@ func (t *tapTool) tapdiskInBackground(c *cli.Context, child *daemon.Readiness) e
 func (t *tapTool) serveTapdisk(st stage) error {
 	signals.IgnoreWriteSignals()
 	limitMemory()
+	limitToWholeSectors()
 	makeRoomForRing()
 	err := t.runTapdisk(st)
 	return errors.Join(err, st.close(err))

@@ -79,8 +79,8 @@ func fill(t *testing.T, name string, spare int64) {
 	check(t, f.Sync())
 }
 
-// limitedFileSize gives the server a limit (ulimit -f) that much of the image
-// is beyond.
+// limitedFileSize gives the server a limit that much of the image is beyond: one
+// in whole KiB, as ulimit -f has them.
 func limitedFileSize(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
 	set := func(pid int, limit uint64) {
 		// It fails where the server has been killed.
@@ -88,7 +88,7 @@ func limitedFileSize(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
 	}
 	return trouble{
 		image: d.image,
-		begin: func(pid int) { set(pid, uint64(1<<20+d.random.Int64N(diskSectors*sectorSize/2))) },
+		begin: func(pid int) { set(pid, 1024*uint64(1<<10+d.random.Int64N(diskSectors*sectorSize/2048))) },
 		end:   func(pid int) { set(pid, unix.RLIM_INFINITY) },
 		seen:  []syscall.Errno{unix.ENOSPC},
 	}
@@ -97,19 +97,25 @@ func limitedFileSize(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
 // writeErrors are what the users of a disk get that can no longer be written.
 var writeErrors = []syscall.Errno{unix.EIO, unix.EROFS}
 
-// fileSystemTurnedReadOnly has ext4 find an error in itself, while no fsync is
-// under way: one that is may succeed although its data is lost, since ext4 can't
-// convert the extents that it wrote to any more, and tells nobody.
+// betweenSyncs does something while no fsync is under way. One that spans the
+// moment in which ext4 stops writing, for an error or a shutdown, may succeed
+// although its data is lost: ext4 can't convert the extents that it wrote to any
+// more, and tells nobody. A plain file shows the same.
+func (d *disk) betweenSyncs(do func()) {
+	for _, w := range d.programs {
+		w.syncing.Lock()
+		defer w.syncing.Unlock()
+	}
+	do()
+}
+
+// fileSystemTurnedReadOnly has ext4 find an error in itself.
 func fileSystemTurnedReadOnly(t *testing.T, d *disk, fs *harness.FileSystem) trouble {
 	trigger := fmt.Sprintf("/sys/fs/ext4/%s/trigger_fs_error", filepath.Base(fs.Device))
 	return trouble{
 		image: d.image,
 		begin: func(int) {
-			for _, w := range d.programs {
-				w.syncing.Lock()
-				defer w.syncing.Unlock()
-			}
-			check(t, os.WriteFile(trigger, []byte("1"), 0o200))
+			d.betweenSyncs(func() { check(t, os.WriteFile(trigger, []byte("1"), 0o200)) })
 		},
 		after: fs.Remount,
 		seen:  writeErrors,
@@ -123,7 +129,7 @@ const (
 )
 
 // powerCut has the file system forget, at once, what it has not brought to its
-// device.
+// device; of xfs also while syncs are under way.
 func powerCut(t *testing.T, d *disk, fs *harness.FileSystem) trouble {
 	return trouble{
 		image: d.image,
@@ -131,7 +137,12 @@ func powerCut(t *testing.T, d *disk, fs *harness.FileSystem) trouble {
 			dir, err := os.Open(fs.Dir)
 			check(t, err)
 			defer dir.Close()
-			check(t, unix.IoctlSetPointerInt(int(dir.Fd()), iocShutdown, shutdownWithoutAFlush))
+			shutdown := func() { check(t, unix.IoctlSetPointerInt(int(dir.Fd()), iocShutdown, shutdownWithoutAFlush)) }
+			if fs.Kind == "ext4" {
+				d.betweenSyncs(shutdown)
+			} else {
+				shutdown()
+			}
 		},
 		after: fs.Remount,
 		seen:  writeErrors,

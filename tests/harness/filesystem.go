@@ -9,9 +9,9 @@ import (
 type FileSystem struct {
 	Dir    string // where it is mounted
 	Device string // the loop device
+	Kind   string // "ext4", "xfs"
 
-	box  *Box
-	kind string
+	box *Box
 }
 
 // NewFileSystem makes a file system of a kind, ext4 or xfs, of size bytes, and
@@ -31,15 +31,15 @@ func (b *Box) NewFileSystem(name, kind string, size int64) *FileSystem {
 		args = append([]string{"-m", "0"}, args...) // nothing kept back for root
 	}
 	b.Tool("mkfs."+kind, args...)
-	fs := &FileSystem{Dir: b.Mkdir(name), Device: b.Loop(file), box: b, kind: kind}
+	fs := &FileSystem{Dir: b.Mkdir(name), Device: b.Loop(file), Kind: kind, box: b}
 	fs.mount()
 	return fs
 }
 
 func (fs *FileSystem) mount() {
 	fs.box.t.Helper()
-	args := []string{"-t", fs.kind, fs.Device, fs.Dir}
-	if fs.kind == "ext4" {
+	args := []string{"-t", fs.Kind, fs.Device, fs.Dir}
+	if fs.Kind == "ext4" {
 		args = append(args, "-o", "errors=remount-ro")
 	}
 	fs.box.Tool("mount", args...)
@@ -52,7 +52,7 @@ func (fs *FileSystem) Remount() {
 	fs.box.t.Helper()
 	// Another test's program has this one's files until it runs.
 	fs.box.Eventually(fs.Dir+" is unmounted", func() bool { return fs.box.Try("umount", fs.Dir).Code == 0 })
-	if fs.kind == "ext4" {
+	if fs.Kind == "ext4" {
 		if r := fs.box.Try("e2fsck", "-fp", fs.Device); r.Code > 1 { // 1: it had something to do
 			fs.box.t.Fatalf("e2fsck: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 		}

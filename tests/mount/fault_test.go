@@ -3,6 +3,7 @@ package mount
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -192,4 +193,37 @@ func smallFileSystem(t *testing.T, b *harness.Box, kind string) string {
 	dir := b.Mkdir("small")
 	b.Tool("mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", dir)
 	return dir
+}
+
+// TestALimitInsideASectorTearsNone: the kernel writes up to the byte at which
+// the limit on the size of files is, here of the server from its start.
+func TestALimitInsideASectorTearsNone(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	harness.Tools(t, "prlimit")
+	b := harness.New(t)
+	b.OK("create", "--type", "fixed", "8M", "disk.vhd")
+	before, after := harness.Random(1, 4096), harness.Random(2, 4096)
+	const at, limit = 9760 * 512, 9765*512 + 321
+	m := b.Mount("disk.vhd")
+	f := m.Open(os.O_RDWR)
+	writeAt(t, f, before, at)
+	check(t, f.Close())
+	m.Unmount()
+
+	disk := strings.TrimSpace(b.Tool("prlimit", fmt.Sprintf("--fsize=%d", limit), harness.Binary(t), "mount", "disk.vhd", m.Point))
+	f = b.Open(disk, os.O_RDWR|unix.O_DIRECT)
+	data := aligned(after)
+	_, err := f.WriteAt(data, at)
+	wantErrno(t, "a write across the limit", err, unix.ENOSPC)
+	check(t, f.Close())
+	f = b.Open(disk, os.O_RDONLY|unix.O_DIRECT)
+	got := readAt(t, f, 4096, at)
+	check(t, f.Close())
+	for s := 0; s < 4096; s += 512 {
+		if is := got[s : s+512]; !bytes.Equal(is, before[s:s+512]) && !bytes.Equal(is, after[s:s+512]) {
+			t.Errorf("sector %d is neither what it was nor what was written", (at+s)/512)
+		}
+	}
+	m.Unmount()
 }
