@@ -28,6 +28,8 @@
 //	./configure ac_cv_lib__iconv_open=yes --without-libiconv
 //	make CFLAGS="-g -O2 -w -Wno-error"
 //
+// whose last directory, mockatests, wants libcmocka-dev too and is not needed.
+//
 // Then, with the directory in which that was built or into which it was
 // installed:
 //
