@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
@@ -48,7 +49,10 @@ type allocator struct {
 	retired []int64 // offsets of blocks given up since the last commit
 	untidy  bool    // the file may not end where its last block does
 
-	// growMu serialises grow, and guards what follows.
+	// noFooter: the file has no footer at its end. It is set at open alone.
+	noFooter atomic.Bool
+
+	// growMu serialises changes of the file's end, and guards what follows.
 	growMu  sync.Mutex
 	settled bool  // the footers are as settleFooters leaves them
 	probed  bool  // the file was grown before, by one block
@@ -61,6 +65,7 @@ func (a *allocator) init(l *layer, readOnly bool) {
 	if readOnly {
 		return
 	}
+	a.noFooter.Store(l.footerAt == FromCopy)
 	a.align = min(dataAlign, l.blocks.blockSize)
 	a.next = l.dataEnd()
 	a.limit = a.next
@@ -182,6 +187,42 @@ func (a *allocator) ahead() int64 {
 	default:
 		return growDense * stride
 	}
+}
+
+// endWithFooter gives a file that has no footer at its end one, before anything
+// is written to a block: the last sector of the last block would be taken for
+// it, and is the guest's to write. With nowait it is blockdev.ErrWouldBlock where
+// there is something to do.
+func (m *Image) endWithFooter(nowait bool) error {
+	a := &m.alloc
+	if !a.noFooter.Load() {
+		return nil
+	}
+	if nowait {
+		return blockdev.ErrWouldBlock
+	}
+	a.growMu.Lock()
+	defer a.growMu.Unlock()
+	if !a.noFooter.Load() {
+		return nil // another did it meanwhile
+	}
+	if err := m.settleFooters(); err != nil {
+		return err
+	}
+	a.setUntidy()
+	end := m.leaf.dataEnd()
+	// What is behind the blocks is nobody's, and may look like a footer.
+	if err := m.leaf.file.Truncate(end + format.FooterSize); err != nil {
+		return m.ioError("the end of the file", err)
+	}
+	if err := m.writeFooter(end); err != nil {
+		return err
+	}
+	if err := m.syncOrFail(); err != nil {
+		return err
+	}
+	a.noFooter.Store(false)
+	return nil
 }
 
 // settleFooters makes sure, once, before the footer at the end moves, that the

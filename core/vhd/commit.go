@@ -21,7 +21,8 @@ type committer struct {
 	begun atomic.Uint64
 
 	// syncMu serialises syncs. It is a leaf, and held across one.
-	syncMu sync.Mutex
+	syncMu  sync.Mutex
+	parents bool // they were synced; guarded by syncMu
 
 	unsynced atomic.Bool // something was handed to the file since the last sync began
 	dirtyBAT bitset      // sectors of the BAT that differ from the file

@@ -137,12 +137,12 @@ func TestSyncsThatWritingCosts(t *testing.T) {
 			for b := range int64(blocks) {
 				must(t, write(img, "data", b*4096))
 				if b%every == every-1 {
-					before := c.Syncs()
+					before := c.Syncs("/disk.vhd")
 					must(t, img.Flush())
-					flushes, inFlush = flushes+1, inFlush+c.Syncs()-before
+					flushes, inFlush = flushes+1, inFlush+c.Syncs("/disk.vhd")-before
 				}
 			}
-			grown := c.Syncs() - inFlush
+			grown := c.Syncs("/disk.vhd") - inFlush
 			must(t, img.Close())
 			t.Logf("%d new blocks, %d flushes: %d syncs in flushes, %d for growth", blocks, flushes, inFlush, grown)
 			if inFlush != flushes*test.flush {

@@ -90,8 +90,9 @@ func (l *layer) compareCopies(end, front *format.Footer, frontErr error) {
 		return
 	}
 	if front.Type != end.Type || front.ID != end.ID {
-		l.conflict = l.errorf("footer", corrupt("the footer (%v, %v) and its copy (%v, %v) are of different images: open it read-only",
-			end.Type, end.ID, front.Type, front.ID))
+		both := fmt.Sprintf("the footer (%v, %v) and its copy (%v, %v) are of different images", end.Type, end.ID, front.Type, front.ID)
+		l.conflict = l.errorf("footer", corrupt("%s: open it read-only", both))
+		l.warnf("%s: shown is what the one at the end says", both)
 		return
 	}
 	var a, b [format.FooterSize]byte

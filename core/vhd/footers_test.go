@@ -2,10 +2,12 @@ package vhd_test
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
+	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/io/storage"
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 	"github.com/vhdmount/vhdmount/core/vhd"
@@ -216,5 +218,83 @@ func TestStaleCopyIsRenewedBeforeTheFooterMoves(t *testing.T) {
 	b = contentOf(t, r, "/disk.vhd")
 	if !bytes.Equal(b[:format.FooterSize], b[len(b)-format.FooterSize:]) {
 		t.Error("the copy is still another")
+	}
+}
+
+// withoutEnd is a dynamic image of 16 blocks, all of them written, without a
+// footer at its end, as a killed tapdisk leaves it; and what looks like a smaller
+// fixed disk's footer.
+func withoutEnd(t *testing.T) (m *storagetest.Memory, trap []byte) {
+	t.Helper()
+	m = storagetest.NewMemory()
+	create(t, m, "/disk.vhd", format.Dynamic, 64<<10, 4096)
+	img := open(t, m, "/disk.vhd")
+	_, err := img.WriteAt(bytes.Repeat([]byte{1}, 64<<10), 0)
+	must(t, err)
+	must(t, img.Close())
+	f, err := m.Open("/disk.vhd", storage.ReadWrite)
+	must(t, err)
+	must(t, f.Truncate(sizeOf(t, m, "/disk.vhd")-format.FooterSize))
+	must(t, f.Close())
+
+	create(t, m, "/trap.vhd", format.Fixed, 16<<10, 0)
+	trap = contentOf(t, m, "/trap.vhd")
+	return m, trap[len(trap)-format.FooterSize:]
+}
+
+// TestAGuestCanWriteNoFooter: where a file has none at its end the last sector of
+// a block would be taken for one. Whenever the power goes, the image opens, and
+// is the one that it was.
+func TestAGuestCanWriteNoFooter(t *testing.T) {
+	ways := map[string]func(img *vhd.Image, p []byte, off int64) error{
+		"write": func(img *vhd.Image, p []byte, off int64) error { _, err := img.WriteAt(p, off); return err },
+		"now": func(img *vhd.Image, p []byte, off int64) error {
+			_, err := img.WriteAtNowait(p, off)
+			if errors.Is(err, blockdev.ErrWouldBlock) {
+				_, err = img.WriteAt(p, off)
+			}
+			return err
+		},
+	}
+	for name, write := range ways {
+		t.Run(name, func(t *testing.T) {
+			m, trap := withoutEnd(t)
+			c := storagetest.NewCrashFrom(m)
+			img := open(t, c, "/disk.vhd")
+			for off := int64(0); off < img.Size(); off += format.SectorSize {
+				must(t, write(img, trap, off))
+			}
+			must(t, img.Flush())
+			must(t, img.Close())
+			checkClean(t, c, "/disk.vhd")
+			for point := range c.Points() + 1 {
+				cut := c.Cut(point)
+				for _, kept := range []storagetest.Chooser{storagetest.None, storagetest.All} {
+					img, err := vhd.Open("/disk.vhd", vhd.Options{FS: cut.State(kept)})
+					if err != nil {
+						t.Fatalf("after call %d: %v", point, err)
+					}
+					if img.Size() != 64<<10 || img.Layers()[0].Kind != vhd.KindDynamic {
+						t.Fatalf("after call %d: %d bytes, %v", point, img.Size(), img.Layers()[0].Kind)
+					}
+					must(t, img.Close())
+				}
+			}
+		})
+	}
+}
+
+// TestFootersOfDifferentImagesAreTold to who opens the image read-only.
+func TestFootersOfDifferentImagesAreTold(t *testing.T) {
+	m, trap := withoutEnd(t)
+	f, err := m.Open("/disk.vhd", storage.ReadWrite)
+	must(t, err)
+	_, err = f.WriteAt(trap, sizeOf(t, m, "/disk.vhd"))
+	must(t, errors.Join(err, f.Close()))
+	img, err := vhd.Open("/disk.vhd", vhd.Options{FS: m, ReadOnly: true})
+	must(t, err)
+	defer img.Close()
+	if text := strings.Join(img.Warnings(), "\n"); !strings.Contains(text, "of different images") {
+		t.Errorf("warnings: %q", text)
 	}
 }

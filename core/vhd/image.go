@@ -151,7 +151,14 @@ func (m *Image) enterWriteNow(off, n int64, nowait bool) error {
 	if err := m.Err(); err != nil {
 		return err
 	}
-	return m.enterNow(off, n, nowait)
+	if err := m.enterNow(off, n, nowait); err != nil {
+		return err
+	}
+	if err := m.endWithFooter(nowait); err != nil {
+		m.leave()
+		return err
+	}
+	return nil
 }
 
 // leaveWrite ends an operation that changed the image, with its outcome.
@@ -266,11 +273,30 @@ func (m *Image) chainLayers() []*layer {
 }
 
 // sync makes what the file was handed stable; in mode Unsafe only at the end.
+// The first time it does so for the parents, too: what is shown of them may have
+// been written by a process that was killed. Nobody writes to them since.
+// commits.syncMu is held.
 func (m *Image) sync() error {
 	if m.durability == Unsafe && !m.commits.final.Load() {
 		return nil
 	}
+	if m.under != nil && !m.commits.parents {
+		if err := syncAll(m.under.layers); err != nil {
+			return err
+		}
+		m.commits.parents = true
+	}
 	return m.leaf.file.Sync()
+}
+
+// syncAll makes what is in the files of layers stable, whoever wrote it.
+func syncAll(layers []*layer) error {
+	for _, l := range layers {
+		if err := l.file.Sync(); err != nil {
+			return l.errorf("", translate(err))
+		}
+	}
+	return nil
 }
 
 // ioError is a failed operation on the leaf's file.

@@ -54,6 +54,10 @@ func Snapshot(parent, child string, o SnapshotOptions) error {
 	if err := d.setParent(o.FS, l, child); err != nil {
 		return &ImageError{Image: child, Err: err}
 	}
+	// What a killed process wrote to them is in the child for good.
+	if err := syncAll(base.layers); err != nil {
+		return err
+	}
 	return publish(o.FS, child, d.write)
 }
 

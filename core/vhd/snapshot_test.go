@@ -206,3 +206,30 @@ func TestSnapshotTakesTheSizeThatIsShown(t *testing.T) {
 		t.Errorf("the child shows %d bytes, or other ones", len(got))
 	}
 }
+
+// TestAFlushCoversTheParents: what another program has left of them in the page
+// cache is shown, and must not be lost to a power cut after a flush.
+func TestAFlushCoversTheParents(t *testing.T) {
+	m := storagetest.NewMemory()
+	create(t, m, "/base.vhd", format.Fixed, 64<<10, 0)
+	must(t, vhd.Snapshot("/base.vhd", "/middle.vhd", vhd.SnapshotOptions{FS: m}))
+	must(t, vhd.Snapshot("/middle.vhd", "/disk.vhd", vhd.SnapshotOptions{FS: m}))
+	c := storagetest.NewCrashFrom(m)
+	f, err := c.Open("/base.vhd", storage.ReadWrite)
+	must(t, err)
+	want := bytes.Repeat([]byte{8}, 4096)
+	_, err = f.WriteAt(want, 0)
+	must(t, errors.Join(err, f.Close()))
+
+	img := open(t, c, "/disk.vhd")
+	defer img.Close()
+	must(t, write(img, "data", 8192))
+	must(t, img.Flush())
+	left := c.State(c.Points(), storagetest.None)
+	again := open(t, left, "/disk.vhd")
+	defer again.Close()
+	got := make([]byte, len(want))
+	if _, err := again.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("after the flush and a power cut: %x…, %v", got[:4], err)
+	}
+}

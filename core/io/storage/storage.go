@@ -29,7 +29,8 @@ type File interface {
 	Truncate(size int64) error
 	// Sync returns once all that was written before the call, and the file's
 	// size, is on stable storage. After a failure the system may have dropped
-	// what it could not write: a later success says nothing of it.
+	// what it could not write: a later success says nothing of it. It may be
+	// called of a file opened for reading, and covers what others wrote to it.
 	Sync() error
 	// Allocate makes sure that [off, off+n) has space, reading as zeros where
 	// nothing was written; the file's size grows where needed.

@@ -27,17 +27,17 @@ func (img *image) checkBatmap() error {
 		h.Encrypted = false // what else is wrong with it counts all the same
 	}
 	if err := h.Validate(img.header.MaxTableEntries); err != nil {
-		img.at("batmap").damage("%s — have it rebuilt by repair", detail(err))
+		img.at("batmap").damage("%s — copy the disk to a new image", detail(err))
 		return nil
 	}
 	length := int64(h.Sectors) * format.SectorSize
 	summed := format.BatmapSectors(int64(img.footer.CurrentSize)) * format.SectorSize
 	switch {
 	case int64(h.Offset) > img.dataEnd-length:
-		img.at("batmap").damage("%d bytes at %#x run past the end of the data (%#x) — have it rebuilt by repair", length, h.Offset, img.dataEnd)
+		img.at("batmap").damage("%d bytes at %#x run past the end of the data (%#x) — copy the disk to a new image", length, h.Offset, img.dataEnd)
 		return nil
 	case length < summed:
-		img.at("batmap").damage("%d bytes are too few for the current size of %d, which needs %d — have it rebuilt by repair", length, img.footer.CurrentSize, summed)
+		img.at("batmap").damage("%d bytes are too few for the current size of %d, which needs %d — copy the disk to a new image", length, img.footer.CurrentSize, summed)
 		return nil
 	}
 	img.claim(extent{start: int64(h.Offset), end: int64(h.Offset) + length, name: "batmap"})
@@ -57,7 +57,7 @@ func (img *image) readBatmapHeader() (*format.BatmapHeader, error) {
 	h, err := format.DecodeBatmapHeader(raw)
 	if err != nil {
 		if img.footer.CreatorVersion != batmapOptional {
-			img.at("batmap").damage("none after the BAT, at %#x, where tapdisk looks for it (%s) — have it rebuilt by repair", start, detail(err))
+			img.at("batmap").damage("none after the BAT, at %#x, where tapdisk looks for it (%s) — copy the disk to a new image", start, detail(err))
 		}
 		img.batmapPlace = start
 		return nil, nil
@@ -87,7 +87,7 @@ func (img *image) readBatmap(h *format.BatmapHeader, length int64) error {
 		return err
 	}
 	if sum := format.BatmapChecksum(data, h.Version); sum != h.Checksum {
-		img.at("batmap").damage("checksum is %#08x, stored %#08x — have it rebuilt by repair", sum, h.Checksum)
+		img.at("batmap").damage("checksum is %#08x, stored %#08x — copy the disk to a new image", sum, h.Checksum)
 		return nil
 	}
 	img.batmap = data
@@ -102,6 +102,6 @@ func (img *image) full(block int64) bool {
 // checkUnallocated: a block that isn't there can't be full.
 func (img *image) checkUnallocated(block int64) {
 	if block < img.blocks && img.full(block) {
-		img.block(Damage, block, "is not allocated, but full by the batmap — have the batmap rebuilt by repair")
+		img.block(Damage, block, "is not allocated, but full by the batmap — copy the disk to a new image")
 	}
 }

@@ -94,7 +94,7 @@ func (c *bitmapCheck) checkFull(block int64) {
 		return
 	}
 	if missing := c.sectors - c.bitmap.Count(c.sectors); missing > 0 {
-		c.img.block(Damage, block, "is full by the batmap, but its bitmap lacks %d of %d sectors — have the batmap rebuilt by repair", missing, c.sectors)
+		c.img.block(Damage, block, "is full by the batmap, but its bitmap lacks %d of %d sectors — copy the disk to a new image", missing, c.sectors)
 	}
 }
 

@@ -33,10 +33,10 @@ func (img *image) checkCookie() {
 func (img *image) checkFeatures() {
 	features := img.footer.Features
 	if features&format.FeatureReserved == 0 {
-		img.at("footer").damage("features %#x lack the bit that is always set (%d) — have it written again by repair", features, format.FeatureReserved)
+		img.at("footer").damage("features %#x lack the bit that is always set (%d) — copy the disk to a new image", features, format.FeatureReserved)
 	}
 	if extra := features &^ (format.FeatureReserved | format.FeatureTemporary); extra != 0 {
-		img.at("footer").damage("features %#x have bits that no version of the format knows (%#x) — have it written again by repair", features, extra)
+		img.at("footer").damage("features %#x have bits that no version of the format knows (%#x) — copy the disk to a new image", features, extra)
 	}
 }
 
@@ -60,19 +60,19 @@ func (img *image) checkCreator() {
 
 func (img *image) checkStates() {
 	if s := img.footer.SavedState; s > 1 {
-		img.at("footer").damage("saved state is %d, neither 0 nor 1 — have it written again by repair", s)
+		img.at("footer").damage("saved state is %d, neither 0 nor 1 — copy the disk to a new image", s)
 	}
 	if h := img.footer.Hidden; h > 1 {
-		img.at("footer").damage("hidden mark is %d, neither 0 nor 1 — have it written again by repair", h)
+		img.at("footer").damage("hidden mark is %d, neither 0 nor 1 — copy the disk to a new image", h)
 	}
 	if img.footer.ID.IsZero() {
-		img.at("footer").damage("unique id is null, so that no child can name this disk — have it written again by repair")
+		img.at("footer").damage("unique id is null, so that no child can name this disk — copy the disk to a new image")
 	}
 }
 
 func (img *image) checkFooterReserved() {
 	if img.footer.Reserved != [len(img.footer.Reserved)]byte{} {
-		img.at("footer").damage("reserved bytes are not zero — have it written again by repair")
+		img.at("footer").damage("reserved bytes are not zero — copy the disk to a new image")
 	}
 }
 
@@ -94,7 +94,7 @@ func (img *image) checkType() bool {
 	switch f.Type {
 	case format.Fixed:
 		if f.DataOffset != format.NoOffset {
-			img.at("footer").damage("data offset of a fixed disk is %#x, not %#x — have it written again by repair", f.DataOffset, format.NoOffset)
+			img.at("footer").damage("data offset of a fixed disk is %#x, not %#x — copy the disk to a new image", f.DataOffset, format.NoOffset)
 		}
 	case format.Dynamic, format.Differencing:
 	default:
@@ -150,7 +150,7 @@ func (img *image) checkGeometry() {
 		img.at("footer").note("geometry %s is above the usual one for the size, %s; vhd-util check refuses it", chs(g), chs(want))
 		return
 	}
-	img.at("footer").damage("geometry %s makes %d bytes, more than the current size of %d — have it written again by repair", chs(g), g.Bytes(), size)
+	img.at("footer").damage("geometry %s makes %d bytes, more than the current size of %d — copy the disk to a new image", chs(g), g.Bytes(), size)
 }
 
 // number is a geometry as the number that its four bytes make.

@@ -117,7 +117,7 @@ func (img *image) checkFooters() {
 		}
 	case foot.start == nil:
 		img.checkShort()
-		img.at("footer copy").damage("no valid copy at the start (%s); qemu refuses the image — have it written again by repair",
+		img.at("footer copy").damage("no valid copy at the start (%s); qemu refuses the image — copy the disk to a new image",
 			detail(foot.startErr))
 	default:
 		img.checkShort()
@@ -129,17 +129,17 @@ func (img *image) checkFooters() {
 // host that crashed under tapdisk leaves those.
 func (img *image) checkEndMissing() {
 	if img.foot.start.Type == format.Fixed {
-		img.at("footer").damage("a fixed disk has none at its end (%s) — have it written again by repair", detail(img.foot.endErr))
+		img.at("footer").damage("a fixed disk has none at its end (%s) — copy the disk to a new image", detail(img.foot.endErr))
 		return
 	}
-	img.at("footer").warn("no valid one at the end of the file (%s); the copy at the start is good — have it written again by repair",
+	img.at("footer").warn("no valid one at the end of the file (%s); the copy at the start is good — mounted for writing, the image gets one with the first write",
 		detail(img.foot.endErr))
 }
 
 // checkShort is for old Virtual PC images.
 func (img *image) checkShort() {
 	if img.foot.short {
-		img.at("footer").warn("has %d bytes, as old versions of Virtual PC wrote it — have it written again by repair", format.ShortFooterSize)
+		img.at("footer").warn("has %d bytes, as old versions of Virtual PC wrote it — copy the disk to a new image", format.ShortFooterSize)
 	}
 }
 
@@ -150,7 +150,7 @@ func (img *image) compareFooters() {
 	end, start := img.foot.end, img.foot.start
 	at := img.at("footer copy")
 	if end.Type != start.Type || end.ID != start.ID {
-		at.damage("is another disk's: %v %v, but the footer says %v %v — find out which is right, then repair",
+		at.damage("is another disk's: %v %v, but the footer says %v %v — find out which is right, and copy the disk to a new image",
 			start.Type, start.ID, end.Type, end.ID)
 		return
 	}
@@ -160,7 +160,7 @@ func (img *image) compareFooters() {
 	different := footerDifferences(end, start)
 	switch {
 	case len(different) > 0:
-		at.warn("differs from the footer in %s; programs that read the copy (qemu) see another disk — have it written again by repair",
+		at.warn("differs from the footer in %s; programs that read the copy (qemu) see another disk — copy the disk to a new image",
 			strings.Join(different, ", "))
 	case end.Timestamp != start.Timestamp:
 		at.note("has another timestamp than the footer (%v, %v), as Virtual PC leaves it",

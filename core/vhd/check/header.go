@@ -40,13 +40,13 @@ func (img *image) checkHeaderFields(h *format.Header) {
 		img.at(headerPlace).damage("version is %#08x, not %#08x — use a newer version of this program", h.Version, format.FormatVersion)
 	}
 	if h.DataOffset != format.NoOffset {
-		img.at(headerPlace).damage("data offset is %#x, not %#x; tapdisk refuses the image — have it written again by repair", h.DataOffset, format.NoOffset)
+		img.at(headerPlace).damage("data offset is %#x, not %#x; tapdisk refuses the image — copy the disk to a new image", h.DataOffset, format.NoOffset)
 	}
 }
 
 func (img *image) checkHeaderReserved(h *format.Header) {
 	if h.Reserved1 != 0 || h.Reserved2 != [len(h.Reserved2)]byte{} {
-		img.at(headerPlace).damage("reserved bytes are not zero — have it written again by repair")
+		img.at(headerPlace).damage("reserved bytes are not zero — copy the disk to a new image")
 	}
 }
 

@@ -130,7 +130,7 @@ func (img *image) checkLocated() {
 // checkNoParent: a disk that isn't differencing has no parent's fields.
 func (img *image) checkNoParent() {
 	h, at := img.header, img.at(headerPlace)
-	const advice = "of a disk without a parent — have it written again by repair"
+	const advice = "of a disk without a parent — copy the disk to a new image"
 	if !h.ParentID.IsZero() {
 		at.damage("has a parent's id, %v, "+advice, h.ParentID)
 	}

@@ -14,6 +14,7 @@ type Call struct {
 	File    storage.File // the file below, of a call on a file
 	Name    string       // the file's
 	NewName string       // of a rename or a link
+	Flag    storage.Flag // of an open
 	Off     int64        // bytes; of a truncate, the size
 	Len     int64        // bytes
 	Data    []byte       // what is written, or where to read to
@@ -34,8 +35,8 @@ func (c *Call) Changes() bool {
 type Through func(c *Call, do func() error) error
 
 // Intercept is fsys with the calls that open, read and change going through a
-// function. Optional abilities of files are hidden. It is as safe for
-// concurrent use as the function is.
+// function. Optional abilities of files are hidden, but for that to write
+// without waiting. It is as safe for concurrent use as the function is.
 func Intercept(fsys storage.FS, through Through) storage.FS {
 	return &intercepted{FS: fsys, through: through}
 }
@@ -47,21 +48,20 @@ type intercepted struct {
 
 // Open implements storage.FS.
 func (s *intercepted) Open(name string, flag storage.Flag) (storage.File, error) {
-	return s.file(storagetest.OpOpen, name, func() (storage.File, error) { return s.FS.Open(name, flag) })
+	return s.file(&Call{Op: storagetest.OpOpen, Name: name, Flag: flag}, func() (storage.File, error) { return s.FS.Open(name, flag) })
 }
 
 // OpenBeneath implements storage.FS.
 func (s *intercepted) OpenBeneath(dir, name string, flag storage.Flag) (storage.File, error) {
-	return s.file(storagetest.OpOpen, filepath.Join(dir, name), func() (storage.File, error) { return s.FS.OpenBeneath(dir, name, flag) })
+	return s.file(&Call{Op: storagetest.OpOpen, Name: filepath.Join(dir, name), Flag: flag}, func() (storage.File, error) { return s.FS.OpenBeneath(dir, name, flag) })
 }
 
 // Create implements storage.FS.
 func (s *intercepted) Create(name string, perm fs.FileMode) (storage.File, error) {
-	return s.file(storagetest.OpCreate, name, func() (storage.File, error) { return s.FS.Create(name, perm) })
+	return s.file(&Call{Op: storagetest.OpCreate, Name: name}, func() (storage.File, error) { return s.FS.Create(name, perm) })
 }
 
-func (s *intercepted) file(op storagetest.Op, name string, open func() (storage.File, error)) (storage.File, error) {
-	c := &Call{Op: op, Name: name}
+func (s *intercepted) file(c *Call, open func() (storage.File, error)) (storage.File, error) {
 	err := s.through(c, func() (err error) {
 		c.File, err = open()
 		return err
@@ -122,6 +122,15 @@ func (f *interceptedFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// WriteAtNowait implements storage.NowaitWriterAt: to the function it is a write
+// like any other.
+func (f *interceptedFile) WriteAtNowait(p []byte, off int64) (int, error) {
+	if _, able := f.File.(storage.NowaitWriterAt); !able {
+		return 0, storage.ErrWouldBlock
+	}
+	return f.WriteAt(p, off)
 }
 
 // Truncate implements storage.File.

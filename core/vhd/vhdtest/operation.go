@@ -1,6 +1,7 @@
 package vhdtest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -118,15 +119,19 @@ func (p Program) String() string {
 func Operations() []Operation {
 	return []Operation{
 		{Name: "write", Ranged: true, Concurrent: true, Changes: writes, Run: runWrite},
+		{Name: "write now", Ranged: true, Concurrent: true, Changes: writes, Run: runWriteNow},
 		{Name: "part", Ranged: true, Concurrent: true, Changes: writesPart, Run: runPart},
 		{Name: "zero", Ranged: true, Concurrent: true, Changes: zeroes, Run: runZero},
 		{Name: "discard", Ranged: true, Concurrent: true, Changes: discards, Run: runDiscard},
 		{Name: "flush", Concurrent: true, Stable: true, Run: runFlush},
 		{Name: "reopen", Stable: true, Tidy: true, Run: runReopen},
-		{Name: "close", Stable: true, Tidy: true, Run: func(d *Disk, _ Step) error { return d.Close() }},
+		{Name: "close", Stable: true, Tidy: true, Run: runClose},
 		{Name: "snapshot", Stable: true, Run: runSnapshot},
 		{Name: "snapshot, larger", Stable: true, Resizes: true, Run: runSnapshotLarger},
-		{Name: "killed write", Ranged: true, Arg: 14, Changes: mayWrite, Crashes: true, Run: runKilledWrite},
+		{Name: "killed write", Ranged: true, Arg: 14, Changes: mayWrite, Crashes: true, Run: killed(runWrite, runFlush)},
+		{Name: "killed discard", Ranged: true, Arg: 8, Changes: discards, Crashes: true, Run: killed(runDiscard, runFlush)},
+		{Name: "killed close", Arg: 12, Crashes: true, Run: killed(runClose)},
+		{Name: "killed, snapshot", Crashes: true, Run: runKilledSnapshot},
 	}
 }
 
@@ -140,6 +145,19 @@ func runWrite(d *Disk, s Step) error {
 		return err
 	}
 	_, err = dev.WriteAt(s.bytes(), s.off())
+	return err
+}
+
+// runWriteNow writes without waiting, and waits where that can't be.
+func runWriteNow(d *Disk, s Step) error {
+	dev, err := d.Device()
+	if err != nil {
+		return err
+	}
+	_, err = blockdev.WriteAtNowait(dev, s.bytes(), s.off())
+	if errors.Is(err, blockdev.ErrWouldBlock) {
+		_, err = dev.WriteAt(s.bytes(), s.off())
+	}
 	return err
 }
 
@@ -199,6 +217,8 @@ func runReopen(d *Disk, _ Step) error {
 	return err
 }
 
+func runClose(d *Disk, _ Step) error { return d.Close() }
+
 // runSnapshot makes a child of the disk, which becomes the disk.
 func runSnapshot(d *Disk, _ Step) error { return snapshot(d, 0) }
 
@@ -214,6 +234,11 @@ func snapshot(d *Disk, more int64) error {
 	if err := d.Close(); err != nil {
 		return err
 	}
+	return branch(d, size)
+}
+
+// branch makes a child of the disk's image, which becomes the disk.
+func branch(d *Disk, size int64) error {
 	child := d.NewName()
 	if err := vhd.Snapshot(d.Name, child, vhd.SnapshotOptions{FS: d.FS(), Size: size}); err != nil {
 		return err
@@ -222,27 +247,38 @@ func snapshot(d *Disk, more int64) error {
 	return nil
 }
 
+// runKilledSnapshot makes a child of what a killed process has left, before
+// anybody else has opened it.
+func runKilledSnapshot(d *Disk, _ Step) error {
+	if _, err := d.Image(); err != nil {
+		return err
+	}
+	d.Kill()
+	return branch(d, 0)
+}
+
 func mayWrite(s Step, sector int) Change {
 	return Change{Front: true, Back: true, Value: s.Tag(sector), Unsure: true}
 }
 
-// runKilledWrite writes and flushes in a process that is killed after Arg
-// calls of the storage that change something.
-func runKilledWrite(d *Disk, s Step) error {
-	dev, err := d.Device()
-	if err != nil {
-		return err
+// killed does some things in a process that is killed after Arg calls of the
+// storage that change something.
+func killed(does ...func(d *Disk, s Step) error) func(d *Disk, s Step) error {
+	return func(d *Disk, s Step) error {
+		if _, err := d.Device(); err != nil {
+			return err
+		}
+		d.process.dieAfter(s.Arg)
+		for _, do := range does {
+			err := do(d, s)
+			if d.process.isDead() {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		d.Kill()
+		return nil
 	}
-	d.process.dieAfter(s.Arg)
-	if _, err = dev.WriteAt(s.bytes(), s.off()); err == nil {
-		err = dev.Flush()
-	}
-	d.process.mu.Lock()
-	dead := d.process.dead
-	d.process.mu.Unlock()
-	if err != nil && !dead {
-		return err
-	}
-	d.Kill()
-	return nil
 }

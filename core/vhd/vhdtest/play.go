@@ -37,8 +37,8 @@ func (a *atomicTag) take(n int) uint32 {
 }
 
 // costs counts the syncs that flushes of the image that is the disk at first
-// have cost, with nothing going on beside them and no crash before: a bitmap
-// that one has taken from a full block costs more.
+// have cost of that image's file, with nothing going on beside them and no crash
+// before: a bitmap that one has taken from a full block costs more.
 type costs struct {
 	flushes, syncs, most int
 }
@@ -97,10 +97,10 @@ func (p *player) end() error { return p.disk.Close() }
 
 func (p *player) sequence(steps []Step, careful bool) error {
 	for _, s := range steps {
-		syncs := p.crash.Syncs()
+		syncs := p.crash.Syncs(Name)
 		e, err := p.step(s)
 		if s.Op.Name == "flush" && p.disk.made == 0 && !p.crashed {
-			p.costs.add(p.crash.Syncs() - syncs)
+			p.costs.add(p.crash.Syncs(Name) - syncs)
 		}
 		if err == nil {
 			err = p.look(s, e, careful)

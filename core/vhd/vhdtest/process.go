@@ -61,6 +61,12 @@ func (p *process) dieAfter(n int) {
 	p.left = n
 }
 
+func (p *process) isDead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dead
+}
+
 // kill ends it, if it has not ended.
 func (p *process) kill() {
 	p.mu.Lock()

@@ -45,7 +45,7 @@ func (g *generator) typical(op *Operation) []Step {
 	}
 	switch {
 	case !op.Ranged:
-		return []Step{{Op: op}}
+		return []Step{{Op: op, Arg: op.Arg / 3}}
 	case op.Arg > 0:
 		return []Step{fit(1, b, 1), fit(1, b, op.Arg/3)}
 	case op.Name == "write":

@@ -55,8 +55,8 @@ type Crash struct {
 	// outside the locks of live.
 	mu     sync.Mutex
 	log    []call
-	syncs  int
-	replay *replay // where the last Cut was made
+	syncs  map[string]int // by the file's name
+	replay *replay        // where the last Cut was made
 	last   *Cut
 }
 
@@ -127,7 +127,7 @@ func NewCrash() *Crash { return NewCrashFrom(NewMemory()) }
 // NewCrashFrom begins with what m holds, all of it stable, and leaves m alone:
 // to cut the power again while a state of another Crash recovers.
 func NewCrashFrom(m *Memory) *Crash {
-	c := &Crash{live: NewMemory(), base: map[string]stable{}}
+	c := &Crash{live: NewMemory(), base: map[string]stable{}, syncs: map[string]int{}}
 	files := map[*inode]stable{}
 	for name, ino := range m.snapshot() {
 		f, ok := files[ino]
@@ -192,11 +192,11 @@ func (c *Crash) Call(point int) Call {
 	return made
 }
 
-// Syncs is the number of files' Sync calls that succeeded.
-func (c *Crash) Syncs() int {
+// Syncs is the number of Sync calls that succeeded of files opened by a name.
+func (c *Crash) Syncs(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.syncs
+	return c.syncs[name]
 }
 
 // Open implements storage.FS.
@@ -284,7 +284,7 @@ func (c *Crash) record(k call) {
 	k.at = time.Now()
 	c.log = append(c.log, k)
 	if k.kind == callSync {
-		c.syncs++
+		c.syncs[k.name]++
 	}
 }
 
