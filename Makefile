@@ -54,6 +54,7 @@ soak: ## hours: an hour of clients on a chain, a thousand kills, a hundred milli
 	@scripts/deps test
 	$(GO) test -race ./tests/soak -count=1 -timeout 0 -v -fuse -soak $(SOAKTIME)
 	$(EXPLORE) -timeout 0 -explore.states=100000000
+	$(GO) test ./core/vhd -count=1 -timeout 0 -run TestEveryCallFailsOnce -v -fault.all -fault.states=30
 	$(GO) test -race ./tests/crash -count=1 -timeout 0 -v -fuse -root -tools -qemu -kills 1000 -mounts 2000 -pause 1m
 
 lint: ## gofmt, vet, staticcheck, shellcheck, the import rules
