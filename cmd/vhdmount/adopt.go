@@ -28,7 +28,7 @@ func (s *diskServer) answerTapCtl() {
 	side := tapdiskSide{server: tapdisk.New(tapdisk.Options{Driver: s.driver, Dir: s.tapDir, Log: s.log})}
 	disk := tapdisk.Live(s.disk, session, tapdisk.LiveOptions{ReadOnly: s.plan.open.ReadOnly, Close: s.closeByMessage})
 	var err error
-	if side.disk, err = side.server.Adopt(session.Tap(), &adopted{disk, s.moved}); err == nil {
+	if side.disk, err = side.server.Adopt(session.Tap(), disk); err == nil {
 		err = side.server.Listen()
 	}
 	if err != nil {
@@ -49,22 +49,6 @@ func (s *diskServer) leaveTapCtl() error {
 	}
 	s.tapSide.disk.Gone(context.Background())
 	return s.tapSide.server.Close()
-}
-
-// adopted is a mounted disk that tells when a message had it go on with another
-// image.
-type adopted struct {
-	tapdisk.Disk
-	moved func()
-}
-
-// Unpause implements tapdisk.Disk.
-func (d *adopted) Unpause(ctx context.Context, name string) error {
-	err := d.Disk.Unpause(ctx, name)
-	if err == nil && name != "" {
-		d.moved()
-	}
-	return err
 }
 
 // closeByMessage unmounts as `vhdmount unmount` does.

@@ -19,6 +19,7 @@ import (
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/tapctl"
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
 	"github.com/vhdmount/vhdmount/core/vhd"
+	"github.com/vhdmount/vhdmount/core/vhd/format"
 	"github.com/vhdmount/vhdmount/frontend/blktap"
 	"github.com/vhdmount/vhdmount/frontend/blktap/blktaptest"
 )
@@ -26,6 +27,7 @@ import (
 // block is a mounted block device of a simulated module.
 type block struct {
 	*house
+	server  *diskServer
 	kernel  *blktaptest.Kernel
 	path    string // of the block device
 	signals chan os.Signal
@@ -42,6 +44,7 @@ func (h *house) mountBlock(variant blktaptest.Variant, plan mountPlan) *block {
 		plan: plan, stage: &foreground{stdout: in, stderr: io.Discard}, show: h.show,
 		driver: b.kernel, tapDir: filepath.Join(h.run, "ctl"), probe: b.read,
 	}
+	b.server = s
 	go func() {
 		err := s.prepare()
 		if err == nil {
@@ -214,6 +217,54 @@ func TestTapCtlFindsAMountedBlockDevice(t *testing.T) {
 	disk := b.open()
 	if err := tap.Close(ctx, pid, minor, false); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("close while open: %v", err)
+	}
+	must(t, disk.Close())
+	must(t, tap.Close(ctx, pid, minor, false))
+	must(t, tap.Detach(ctx, pid, minor))
+	b.wantGone()
+}
+
+// TestNoWriteOvertakesTheEntryOfABlockDevice: after a message had the disk go on
+// with another image, the entry names it before a write reaches it. Where the disk
+// could not go on with it, the entry names the one before.
+func TestNoWriteOvertakesTheEntryOfABlockDevice(t *testing.T) {
+	h := newHouse(t)
+	b := h.mountBlock(blktaptest.DKMS, h.plan(""))
+	small, child := filepath.Join(filepath.Dir(h.image), "small.vhd"), filepath.Join(filepath.Dir(h.image), "child.vhd")
+	minor := uint16(*h.records()[0].Entry.Minor)
+	tap, pid, ctx := tapctl.Dir{Path: filepath.Join(h.run, "ctl")}, os.Getpid(), t.Context()
+	unpause := func(image string) error {
+		return tap.Unpause(ctx, pid, minor, tapctl.OpenRequest{Params: tapctl.Params{Path: "vhd:" + image}})
+	}
+	disk := b.open()
+	must(t, tap.Pause(ctx, pid, minor))
+	must(t, vhd.Create(small, vhd.CreateOptions{Type: format.Dynamic, Size: 1 << 20}))
+	if err := unpause(small); err == nil {
+		t.Error("a disk has changed its size")
+	}
+	if e := h.records()[0].Entry; e.Image != h.image {
+		t.Errorf("after an unpause that failed the registry says %s", e.Image)
+	}
+
+	must(t, vhd.Snapshot(h.image, child, vhd.SnapshotOptions{}))
+	written, unpaused := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := disk.WriteAt(make([]byte, 4096), 0)
+		written <- err
+	}()
+	b.server.mu.Lock() // the registry can't be written meanwhile
+	go func() { unpaused <- unpause(child) }()
+	select {
+	case err := <-written:
+		t.Errorf("a write was done, %v, and the registry says %s", err, h.records()[0].Entry.Image)
+		written <- err
+	case <-time.After(200 * time.Millisecond): // an unpause takes less than one
+	}
+	b.server.mu.Unlock()
+	must(t, <-unpaused)
+	must(t, <-written)
+	if e := h.records()[0].Entry; e.Image != child {
+		t.Errorf("the registry says %s", e.Image)
 	}
 	must(t, disk.Close())
 	must(t, tap.Close(ctx, pid, minor, false))

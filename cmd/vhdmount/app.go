@@ -204,6 +204,14 @@ func diskSize(verb, text string) (int64, error) {
 	return n, nil
 }
 
+// The bounds of --block-size, in bytes. The format and the engine know smaller
+// blocks, down to a sector. qemu, for one, takes the sector bitmap of a block that
+// has fewer than eight for empty, and reads each block from its bitmap on.
+const (
+	minBlockSize = 4 << 10
+	maxBlockSize = 256 << 20
+)
+
 // blockSize reads the value of --block-size; 0 where it isn't given.
 func blockSize(c *cli.Context) (int64, error) {
 	text := c.String("block-size")
@@ -214,8 +222,10 @@ func blockSize(c *cli.Context) (int64, error) {
 	switch {
 	case err != nil:
 		return 0, exitcode.Usagef("%s: --block-size %w", c.Command.Name, err)
-	case n < 512 || n > 256<<20 || n&(n-1) != 0:
-		return 0, exitcode.Usagef("%s: --block-size %q: a block has a power of two of bytes, from 512 to 256M", c.Command.Name, text)
+	case n <= 0 || n > maxBlockSize || n&(n-1) != 0:
+		return 0, exitcode.Usagef("%s: --block-size %q: a block has a power of two of bytes, from 4K to 256M", c.Command.Name, text)
+	case n < minBlockSize:
+		return 0, exitcode.Usagef("%s: --block-size %q: a block has from 4K to 256M: other programs, qemu among them, read an image of smaller ones wrong", c.Command.Name, text)
 	}
 	return n, nil
 }

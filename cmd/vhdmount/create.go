@@ -15,7 +15,7 @@ func createVerb() *cli.Command {
 		UsageText: "vhdmount create [--type fixed|dynamic] [--block-size SIZE] SIZE IMAGE",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "type", Value: "dynamic", Usage: "`TYPE` of the image: fixed, or dynamic, which grows with what is written"},
-			&cli.StringFlag{Name: "block-size", Usage: "`SIZE` of a dynamic image's blocks, a power of two from 512 to 256M (default: 2M)"},
+			&cli.StringFlag{Name: "block-size", Usage: "`SIZE` of a dynamic image's blocks, a power of two from 4K to 256M (default: 2M)"},
 		},
 		Action: create,
 	}

@@ -6,8 +6,6 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/vhdmount/vhdmount/core/io/blockdev"
 )
 
 // memoryLimit and gcPercent keep a server's resident memory below 64 MiB under
@@ -28,15 +26,22 @@ func limitMemory() {
 	}
 }
 
+// limitStep is what a limit on the size of files is a multiple of: the largest
+// sector of a device, and a page.
+const limitStep = 4096
+
 // limitToWholeSectors rounds the limit on the size of files (RLIMIT_FSIZE) down
-// to a whole sector. The kernel writes up to the very byte, and a sector that is
-// written in part is neither what it was nor what it was to be.
+// to a whole sector of any device. The kernel writes up to the very byte, and a
+// sector that is written in part is neither what it was nor what it was to be.
+// Past the page cache such a rest is no write at all: a device with sectors of
+// 4096 bytes refuses it as EINVAL, where the limit should tell that there is no
+// room.
 func limitToWholeSectors() {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
 		return
 	}
-	limit.Cur -= limit.Cur % blockdev.SectorSize
+	limit.Cur -= limit.Cur % limitStep
 	_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &limit) // to lower it is always allowed
 }
 

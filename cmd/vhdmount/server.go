@@ -54,12 +54,14 @@ type diskServer struct {
 	confine func(*diskServer) (end func() error) // nil: the process keeps its rights
 	endHelp func() error                         // ends what confine started; nil: nothing
 
+	since time.Time
+
 	// mu guards the fields below once the control socket listens. It is held
-	// while the registry is written.
+	// while the registry is written. It comes after the disk's turn: who holds it
+	// neither pauses the disk nor uses it.
 	mu      sync.Mutex
 	image   string // absolute, without symbolic links
 	holding *registry.Holding
-	since   time.Time
 }
 
 // serveDisk shows a disk, and returns when it is no longer shown and the image
@@ -130,7 +132,7 @@ func (s *diskServer) serve(received <-chan os.Signal) error {
 	if err := s.attach(); err != nil {
 		return errors.Join(err, s.disk.StopWriteback(), s.disk.Close())
 	}
-	s.server = serve.New(s.session, served{s.disk, s.moved}, s.disk.StopWriteback, s.log)
+	s.server = serve.New(s.session, s.disk, s.disk.StopWriteback, s.log)
 	if s.plan.frontend == frontendBlktap {
 		s.server.NeverHide()
 	}
@@ -145,7 +147,10 @@ func (s *diskServer) serve(received <-chan os.Signal) error {
 
 // openImage opens the image and says what is odd about it.
 func (s *diskServer) openImage() (err error) {
-	s.disk, err = livedisk.Open(livedisk.Options{Path: s.plan.image, VHD: s.plan.open, Direct: s.plan.direct, WritebackInterval: writebackInterval})
+	s.disk, err = livedisk.Open(livedisk.Options{
+		Path: s.plan.image, VHD: s.plan.open, Direct: s.plan.direct,
+		WritebackInterval: writebackInterval, BeforeGoingOn: s.goesOnWith,
+	})
 	if s.plan.direct && errors.Is(err, storage.ErrNotSupported) {
 		return fmt.Errorf("%w: leave --direct-io out", err)
 	}
@@ -159,54 +164,52 @@ func (s *diskServer) openImage() (err error) {
 	return nil
 }
 
-// announce enters the mount in the registry, listens, and says that the disk
-// is there, in this order: whoever reads its path can unmount it.
+// announce listens, enters the mount in the registry, and says that the disk
+// is there, in this order: whoever reads its path can unmount it. Requests may
+// come from the first of these on, and pause the disk.
 func (s *diskServer) announce() (err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.since = time.Now()
 	if s.control, err = control.Listen(s.dir.Socket(s.name), s.server.Handle); err != nil {
 		return err
 	}
-	if s.holding, err = s.dir.Add(s.name, s.entry()); err != nil {
+	image, err := s.enter()
+	if err != nil {
 		return err
 	}
 	s.answerTapCtl()
 	if s.confine != nil {
 		s.endHelp = s.confine(s)
 	}
-	s.log.Info("mounted", "image", s.image, "disk", s.session.Path(), "read_only", s.plan.open.ReadOnly)
+	s.log.Info("mounted", "image", image, "disk", s.session.Path(), "read_only", s.plan.open.ReadOnly)
 	return s.stage.announce(s.session.Path())
 }
 
-// served is a disk that tells when it went on with another image.
-type served struct {
-	*livedisk.Disk
-	moved func()
-}
-
-// Unpause implements serve.Image.
-func (d served) Unpause(ctx context.Context, owner livedisk.Owner, path string, files []*os.File) error {
-	err := d.Disk.Unpause(ctx, owner, path, files)
-	if err == nil && path != "" {
-		d.moved()
-	}
-	return err
-}
-
-// moved has the registry say what image is shown now.
-func (s *diskServer) moved() {
+// enter enters the mount in the registry, with the image that is shown.
+func (s *diskServer) enter() (image string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.image = s.absolute(s.disk.Path())
-	if s.holding == nil {
-		return
-	}
-	if err := s.holding.Update(s.entry()); err != nil {
-		s.log.Error("list will name the image that was in use before", "error", err)
-	}
+	s.holding, err = s.dir.Add(s.name, s.entry())
+	return s.image, err
 }
 
+// goesOnWith has the registry name the image that the disk is about to go on
+// with: see livedisk.Options.BeforeGoingOn. Were it told later, and the server
+// killed in between, the entry would name an image without the last writes;
+// who mounts that writes to the parent of the one that has them.
+func (s *diskServer) goesOnWith(path string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.image = s.absolute(path)
+	if s.holding == nil {
+		return nil // it isn't entered yet
+	}
+	if err := s.holding.Update(s.entry()); err != nil {
+		return fmt.Errorf("the list of mounts can't name it: %w", err)
+	}
+	return nil
+}
+
+// entry is what the registry is told. mu is held.
 func (s *diskServer) entry() registry.Entry {
 	e := registry.Entry{
 		Image:          s.image,

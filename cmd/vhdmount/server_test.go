@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/control"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/describe"
 	"github.com/vhdmount/vhdmount/cmd/vhdmount/internal/registry"
 	"github.com/vhdmount/vhdmount/core/io/blockdev"
@@ -269,6 +270,27 @@ func TestADiskThatCantBeAnnouncedIsTakenAwayAgain(t *testing.T) {
 	if left := h.records(); len(left) != 0 {
 		t.Errorf("left %+v", left)
 	}
+}
+
+// TestAPauseBeforeTheDiskIsAnnouncedEnds, while confine waits for the disk.
+func TestAPauseBeforeTheDiskIsAnnouncedEnds(t *testing.T) {
+	h := newHouse(t)
+	server := &diskServer{plan: h.plan(""), stage: &foreground{stdout: io.Discard, stderr: io.Discard}, show: h.show}
+	server.confine = func(s *diskServer) func() error {
+		paused := s.server.Handle(t.Context(), control.Request{Op: control.Pause})
+		read := make(chan error, 1)
+		go func() {
+			_, err := h.stand.dev.ReadAt(make([]byte, 512), 0)
+			read <- err
+		}()
+		if r := s.server.Handle(t.Context(), control.Request{Op: control.Unpause, Token: paused.Token}); r.Error != "" {
+			t.Errorf("unpause: %s", r.Error)
+		}
+		must(t, <-read)
+		return nil
+	}
+	h.stand.end() // at once
+	must(t, server.run())
 }
 
 func TestTheFrontendIsToldWhatWasAskedFor(t *testing.T) {

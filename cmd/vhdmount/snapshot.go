@@ -19,7 +19,7 @@ func snapshotVerb() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "live", DisableDefaultText: true, Usage: "BASE is mounted: have its disk go on with CHILD"},
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the child's disk (default: that of the base)"},
-			&cli.StringFlag{Name: "block-size", Usage: "`SIZE` of the child's blocks (default: that of the base, or 2M)"},
+			&cli.StringFlag{Name: "block-size", Usage: "`SIZE` of the child's blocks, a power of two from 4K to 256M (default: that of the base, or 2M)"},
 			&cli.BoolFlag{Name: "raw-parent", DisableDefaultText: true, Usage: "BASE is a raw image, not a VHD"},
 			parentDirFlag(),
 		},

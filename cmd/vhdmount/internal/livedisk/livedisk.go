@@ -34,6 +34,15 @@ type Options struct {
 	// WritebackInterval is how old uncommitted metadata may grow. 0: until the
 	// next flush.
 	WritebackInterval time.Duration
+	// BeforeGoingOn, if there is one, is told at the end of each pause which image
+	// the disk goes on with, as an absolute path: the chain is open, and no request
+	// goes on before it returns. Its error has the disk stay paused. Where the disk
+	// can't go on with another image after all, it is told the one before.
+	//
+	// It runs in the disk's turn: it may call nothing that waits for that (Pause,
+	// Unpause, StartWriteback, StopWriteback, Close), and a lock that it takes may
+	// not be held by a caller of these, nor by one who waits for a request.
+	BeforeGoingOn func(path string) error
 }
 
 // Disk is an image in use. Its methods are safe for concurrent use; close it
@@ -43,7 +52,8 @@ type Disk struct {
 	gate    *blockdev.Gate
 
 	// turn lets one Pause, Unpause or Close run at a time. It is held across
-	// I/O and taken before mu. It guards files.
+	// I/O, taken before mu and before the locks of Options.BeforeGoingOn. It
+	// guards files.
 	turn  sync.Mutex
 	files files
 
@@ -357,9 +367,9 @@ func (d *Disk) stopWriteback(c *chain) {
 // one that was open if path is empty, and lets the requests go on. passed are
 // some of the chain's files that are open already, the caller's to close. When
 // it fails the disk stays paused, and Unpause may be called again: with the image
-// gone, say, or of another size. A disk that isn't paused is
-// blockdev.ErrNotPaused, one that another has paused ErrHeld, unless it is paused
-// only because it could not go on.
+// gone, say, of another size, or refused by Options.BeforeGoingOn. A disk that
+// isn't paused is blockdev.ErrNotPaused, one that another has paused ErrHeld,
+// unless it is paused only because it could not go on.
 func (d *Disk) Unpause(ctx context.Context, owner Owner, path string, passed []*os.File) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
@@ -393,7 +403,7 @@ func (d *Disk) reopen(path string, passed []*os.File) error {
 	}
 	c, err := d.open(path, d.files.all(passed), d.options.VHD.ReadOnly || d.closeError() != nil)
 	if err == nil {
-		if err = d.gate.Resume(c.device); err != nil {
+		if err = d.goOn(path, c); err != nil {
 			err = errors.Join(err, c.device.Close())
 		}
 	}
@@ -410,6 +420,23 @@ func (d *Disk) reopen(path string, passed []*os.File) error {
 	d.files.forgetKept()
 	d.files.remember(passed)
 	return nil
+}
+
+// goOn lets the requests go on with c, the chain of the image at path, once
+// Options.BeforeGoingOn has agreed. The turn is held.
+func (d *Disk) goOn(path string, c *chain) error {
+	before := d.options.BeforeGoingOn
+	if before == nil {
+		return d.gate.Resume(c.device)
+	}
+	err := before(path)
+	if err == nil {
+		err = d.gate.Resume(c.device)
+	}
+	if was := d.Path(); err != nil && path != was {
+		err = errors.Join(err, before(was))
+	}
+	return err
 }
 
 // Flush brings everything acknowledged to stable storage. A paused disk is

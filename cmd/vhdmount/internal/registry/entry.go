@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -101,7 +102,9 @@ func (d *Dir) Add(name string, e Entry) (*Holding, error) {
 }
 
 // Update changes what the entry says. It opens and renames nothing, for a
-// server that may not; a reader that meets it half way tries again.
+// server that may not; a reader that meets it half way tries again. An entry that
+// says so already needs no write. One that fails may leave the entry torn, until
+// the next that doesn't.
 func (h *Holding) Update(e Entry) error {
 	if err := h.write(e); err != nil {
 		return fmt.Errorf("registry: %w", err)
@@ -117,6 +120,10 @@ func (h *Holding) write(e Entry) error {
 		return err
 	}
 	b = append(b, '\n')
+	has := make([]byte, len(b)+1)
+	if n, _ := h.file.ReadAt(has, 0); bytes.Equal(has[:n], b) {
+		return nil
+	}
 	err = unix.Fallocate(int(h.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(b)))
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err

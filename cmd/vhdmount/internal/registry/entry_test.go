@@ -278,6 +278,30 @@ func TestAnUpdatedEntryStaysLockedAndWatched(t *testing.T) {
 	}
 }
 
+// TestATornEntryIsWrittenAgain, and one that says what it should is let be.
+func TestATornEntryIsWrittenAgain(t *testing.T) {
+	d := open(t)
+	want := sample("/a.vhd")
+	h, err := d.Add("disk", want)
+	check(t, err)
+	defer h.Remove()
+	whole, err := os.ReadFile(d.entry("disk"))
+	check(t, err)
+	for _, torn := range []string{"", "{", strings.Replace(string(whole), "fuse", "fusd", 1), string(whole) + "}"} {
+		check(t, os.WriteFile(d.entry("disk"), []byte(torn), 0o600))
+		check(t, h.Update(want))
+		if got, err := os.ReadFile(d.entry("disk")); err != nil || string(got) != string(whole) {
+			t.Errorf("%q became %q, %v", torn, got, err)
+		}
+	}
+	old := time.Now().Add(-time.Hour)
+	check(t, os.Chtimes(d.entry("disk"), old, old))
+	check(t, h.Update(want))
+	if info, err := os.Stat(d.entry("disk")); err != nil || !info.ModTime().Before(old.Add(time.Minute)) {
+		t.Errorf("written though it said so: %v", err)
+	}
+}
+
 func TestPathsNeedNotBeUTF8(t *testing.T) {
 	d := open(t)
 	want := Entry{Image: "/a\xff.vhd", Disk: "/m\xfe/disk.raw", Mountpoint: "/m\xfe", Log: "/plain.log"}
