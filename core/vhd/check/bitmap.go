@@ -111,7 +111,7 @@ func (c *bitmapCheck) checkClear(block, data int64) error {
 				return err
 			}
 			if found >= 0 {
-				c.img.block(Warning, block, "sector %d of %d has data under a clear bit: tapdisk reads zeros, qemu the data — convert the image", found, c.sectors)
+				c.img.block(Warning, block, "sector %d of %d has data under a clear bit: tapdisk reads zeros, qemu the data — copy the disk to a new image", found, c.sectors)
 				return nil
 			}
 		}

@@ -54,7 +54,7 @@ func (img *image) checkCreator() {
 		img.at("footer").damage("written by tapdisk %d.%d, newer than the last known, 1.3 — use a newer version of this program", v>>16, v&0xFFFF)
 	}
 	if img.footer.LittleEndianBitmaps() {
-		img.at("footer").warn("written by tapdisk 0.1, whose bitmaps have their bits in reverse; the image must not be written to — convert it")
+		img.at("footer").warn("written by tapdisk 0.1, whose bitmaps have their bits in reverse; the image must not be written to — copy the disk to a new image")
 	}
 }
 

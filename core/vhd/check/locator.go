@@ -25,12 +25,12 @@ func (img *image) checkLocators() error {
 		at := img.at("locator " + strconv.Itoa(i))
 		if l.Code == format.CodeNone {
 			if l != (format.Locator{}) {
-				at.damage("is unused, but its fields are not zero — have it written again by rebase")
+				at.damage("is unused, but its fields are not zero — copy the disk to a new image")
 			}
 			continue
 		}
 		if first, taken := slots[l.Code]; taken {
-			at.damage("has the code of locator %d, %v — have them written again by rebase", first, l.Code)
+			at.damage("has the code of locator %d, %v — copy the disk to a new image", first, l.Code)
 		} else {
 			slots[l.Code] = i
 		}
@@ -50,14 +50,14 @@ func (img *image) checkLocators() error {
 // read.
 func (img *image) checkLocator(at spot, l format.Locator) bool {
 	if l.Reserved != 0 {
-		at.damage("reserved bytes are not zero — have it written again by rebase")
+		at.damage("reserved bytes are not zero — copy the disk to a new image")
 	}
 	if err := l.Validate(); err != nil {
-		at.damage("%s — have it written again by rebase", detail(err))
+		at.damage("%s — copy the disk to a new image", detail(err))
 		return false
 	}
 	if e := locatorExtent(at.place, l); e.end > img.dataEnd {
-		at.damage("data at %#x to %#x runs past the end of the data (%#x) — have it written again by rebase", e.start, e.end-1, img.dataEnd)
+		at.damage("data at %#x to %#x runs past the end of the data (%#x) — copy the disk to a new image", e.start, e.end-1, img.dataEnd)
 		return false
 	}
 	return true
@@ -86,7 +86,7 @@ func (img *image) checkLocatorPath(at spot, l format.Locator) error {
 		at.note("leads to another host, %s, and is not followed", p.Path)
 		return nil
 	case err != nil:
-		at.damage("%s — have it written again by rebase", detail(err))
+		at.damage("%s — copy the disk to a new image", detail(err))
 		return nil
 	}
 	img.paths = append(img.paths, parentPath{at.place, p})
@@ -95,7 +95,7 @@ func (img *image) checkLocatorPath(at spot, l format.Locator) error {
 	}
 	name := baseName(img.header.ParentName)
 	if name != "" && !sameName(name, p.Path) && !sameName(name, p.Literal) {
-		at.damage("names %q, but the header names %q — have them written again by rebase", path.Base(p.Path), name)
+		at.damage("names %q, but the header names %q — copy the disk to a new image", path.Base(p.Path), name)
 	}
 	return nil
 }
@@ -116,11 +116,11 @@ func (img *image) checkLocated() {
 	name := baseName(img.header.ParentName)
 	switch {
 	case name == "" && len(img.paths) == 0:
-		img.at(headerPlace).damage("neither a locator nor a name leads to the parent — have it written by rebase")
+		img.at(headerPlace).damage("neither a locator nor a name leads to the parent — open it with --parent")
 	case name == "":
 		img.at(headerPlace).note("parent name is empty; the locators have it")
 	case len(img.paths) == 0:
-		img.at(headerPlace).warn("no locator leads to the parent, only its name, %q; tapdisk refuses the image — have them written by rebase", name)
+		img.at(headerPlace).warn("no locator leads to the parent, only its name, %q; tapdisk refuses the image — open it with --parent", name)
 	}
 	if name != "" && name != "." && name != ".." {
 		img.paths = append(img.paths, parentPath{headerPlace, format.ParentPath{Path: name}})

@@ -29,7 +29,7 @@ func (img *image) findParent() (*image, error) {
 		return nil, err
 	}
 	if len(img.seen) >= MaxDepth {
-		img.at(parentPlace).damage("%s would be more than %d images deep — coalesce the chain", from.name, MaxDepth)
+		img.at(parentPlace).damage("%s would be more than %d images deep — merge images of it (vhd-util coalesce)", from.name, MaxDepth)
 		return nil, nil
 	}
 	parent, err := img.open(from)
@@ -37,7 +37,7 @@ func (img *image) findParent() (*image, error) {
 		return nil, img.unopened(from, err)
 	}
 	if parent.loop {
-		img.at(parentPlace).damage("%s is the image itself or one of its children: a loop — name the right parent by rebase", from.name)
+		img.at(parentPlace).damage("%s is the image itself or one of its children: a loop — open it with --parent", from.name)
 		return nil, parent.close()
 	}
 	parent.raw = img.header.ParentID.IsZero()
@@ -58,7 +58,7 @@ func (img *image) unopened(from source, err error) error {
 	case errors.Is(err, storage.ErrOutside):
 		at.warn("%s was not looked at — check again, or name the parent", reason(from.name, err))
 	case errors.Is(err, storage.ErrNotRegular):
-		at.damage("%s — name the right parent by rebase", reason(from.name, err))
+		at.damage("%s — open it with --parent", reason(from.name, err))
 	case errors.Is(err, fs.ErrNotExist):
 		at.damage("not found at %s — put it there, or name it", from.name)
 	default:
@@ -210,7 +210,7 @@ func (s *parentSearch) report() {
 	case s.found.name != "":
 		for _, c := range slices.Concat(s.others, s.outside) {
 			if c.info.ID != s.found.info.ID && c.place != headerPlace {
-				s.img.at(c.place).warn("leads to %s, but %s to %s: programs differ in which they follow — have them written again by rebase", c.name, s.found.place, s.found.name)
+				s.img.at(c.place).warn("leads to %s, but %s to %s: programs differ in which they follow — open it with --parent", c.name, s.found.place, s.found.name)
 			}
 		}
 	case len(s.outside) > 0:
@@ -226,13 +226,13 @@ func (img *image) accepts(parent *image) bool {
 	at := img.at(parentPlace)
 	if parent.raw {
 		if parent.info.Size < format.SectorSize {
-			at.damage("%s has %d bytes, less than a sector — name the right parent by rebase", parent.name, parent.info.Size)
+			at.damage("%s has %d bytes, less than a sector — open it with --parent", parent.name, parent.info.Size)
 		}
 		img.checkParentMtime(parent)
 		return true
 	}
 	if parent.foot.notVHD() {
-		at.damage("%s is not a VHD image — name the right parent by rebase", parent.name)
+		at.damage("%s is not a VHD image — open it with --parent", parent.name)
 		return false
 	}
 	img.checkParentMtime(parent)
@@ -241,7 +241,7 @@ func (img *image) accepts(parent *image) bool {
 		return true
 	}
 	if parent.footer.ID != img.header.ParentID && !img.opt.IgnoreParentIDs {
-		at.damage("%s has the id %v, the image was made for %v — name the right parent by rebase", parent.name, parent.footer.ID, img.header.ParentID)
+		at.damage("%s has the id %v, the image was made for %v — open it with --parent", parent.name, parent.footer.ID, img.header.ParentID)
 	}
 	if size := parent.footer.Size(format.SizeAuto); size > img.size {
 		at.warn("%s has %d bytes, more than its child's %d; vhd-util refuses that", parent.name, size, img.size)

@@ -168,6 +168,6 @@ func (img *image) reportLeaks() {
 		img.report.LeakedBytes = img.leak.bytes
 	}
 	if img.leak.gaps > 0 {
-		img.at("file").note("%d bytes belong to no block (gaps: %d) — compact gives them back", img.leak.bytes, img.leak.gaps)
+		img.at("file").note("%d bytes belong to no block (gaps: %d) — a copy is smaller", img.leak.bytes, img.leak.gaps)
 	}
 }
