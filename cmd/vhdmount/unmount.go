@@ -150,7 +150,7 @@ func (u unmounter) ask(record registry.Record) error {
 	defer watch.Close()
 	response, err := control.Call(u.Context.Context, u.dir.Socket(record.Name), control.Request{Op: control.Unmount, Lazy: u.lazy})
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, control.ErrNoAnswer):
 		return u.awaitEnd(record, watch)
 	case err != nil:
 		return fmt.Errorf("%s: %w%s", u.name, err, seeLog(record.Entry))

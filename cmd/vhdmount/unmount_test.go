@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,6 +174,20 @@ func TestUnmountOfAServerThatDoesNotListen(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
 		"no socket":    func(string) error { return nil },
 		"nobody there": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		// As of a killed one, as long as a process that it was about to start has
+		// its socket and its lock.
+		"asked, and no answer": func(path string) error {
+			l, err := net.Listen("unix", path)
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+				go func() {
+					for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+						conn.Close()
+					}
+				}()
+			}
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
