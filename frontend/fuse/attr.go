@@ -89,7 +89,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		if h := f.handle(in.Fh()); h != nil {
 			out.Size = uint64(len(h.content))
 		}
-	case n.id == rootNode && !f.single:
+	case n.id == rootNode && !f.single && !f.deny: // else the kernel would tell what it knows to those who are refused
 		out.SetTimeout(fixedFor)
 	}
 	return fuse.OK

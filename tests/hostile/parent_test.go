@@ -32,6 +32,19 @@ func childNaming(t *testing.T, b *harness.Box, image, path string, code format.L
 	b.Write(image, data)
 }
 
+// refusesTheChild checks that whatever opens a chain refuses vm/child.vhd's,
+// says why, and soon.
+func refusesTheChild(t *testing.T, b *harness.Box, word string) {
+	t.Helper()
+	for _, args := range [][]string{{"mount", "vm/child.vhd", "mnt"}, {"mount", "-r", "vm/child.vhd", "mnt"}, {"map", "vm/child.vhd"}, {"snapshot", "vm/child.vhd", "vm/next.vhd"}} {
+		began := time.Now()
+		refuses(t, b, args, "child.vhd", word)
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("%v took %v", args, took)
+		}
+	}
+}
+
 // TestParentsThatAnImageMayNotHave: what an image names is opened only if it is
 // a regular file of the image's own directory tree, and never waited for.
 func TestParentsThatAnImageMayNotHave(t *testing.T) {
@@ -70,18 +83,53 @@ func TestParentsThatAnImageMayNotHave(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			childNaming(t, b, "vm/child.vhd", c.path, c.code)
-			for _, args := range [][]string{{"mount", "vm/child.vhd", "mnt"}, {"mount", "-r", "vm/child.vhd", "mnt"}, {"map", "vm/child.vhd"}, {"snapshot", "vm/child.vhd", "vm/next.vhd"}} {
-				began := time.Now()
-				refuses(t, b, args, "child.vhd", c.word)
-				if took := time.Since(began); took > 30*time.Second {
-					t.Errorf("%v took %v", args, took)
-				}
-			}
+			refusesTheChild(t, b, c.word)
 			// What lies outside is none of a check's business, and no damage.
 			r := b.Run("check", "vm/child.vhd")
 			if away := strings.Contains(r.Stdout, "lies outside of the image's directory and was not looked at"); away != (r.Code == 0) || r.Code == 2 {
 				t.Errorf("check: %+v", r)
 			}
 		})
+	}
+}
+
+// TestADeviceNodeIsNoParent, though it lies in the image's own directory tree and
+// would serve for one; it isn't opened to see that, which a driver could notice.
+func TestADeviceNodeIsNoParent(t *testing.T) {
+	t.Parallel()
+	harness.Root(t)
+	harness.Tools(t, "losetup")
+	b := harness.New(t)
+	b.Mkdir("vm")
+	b.Mkdir("vm/nodes")
+	b.Mkdir("mnt")
+	b.Write("secret", harness.Random(1, 1<<20))
+	var loop unix.Stat_t
+	check(t, unix.Stat(b.Loop("secret"), &loop))
+	// The kernel gives no driver a number from 512 on. To open a node of one
+	// fails, and with another error than the one wanted.
+	const driverless = 4095
+	for name, node := range map[string]struct {
+		kind   uint32
+		number uint64
+	}{
+		"a block device":                      {unix.S_IFBLK, loop.Rdev},
+		"a block device without a driver":     {unix.S_IFBLK, unix.Mkdev(driverless, 1)},
+		"a character device":                  {unix.S_IFCHR, unix.Mkdev(1, 5)}, // zeros
+		"a character device without a driver": {unix.S_IFCHR, unix.Mkdev(driverless, 1)},
+	} {
+		for _, place := range []string{"node", "nodes/node"} {
+			t.Run(name+", "+place, func(t *testing.T) {
+				path := b.Path("vm/" + place)
+				check(t, unix.Mknod(path, node.kind|0o666, int(node.number)))
+				defer os.Remove(path)
+				childNaming(t, b, "vm/child.vhd", place, format.CodeW2ru)
+				refusesTheChild(t, b, "not a regular file")
+				r := b.Run("check", "vm/child.vhd")
+				if said := path + " (not a regular file)"; r.Code != 3 || !strings.Contains(r.Stdout, said) {
+					t.Errorf("check: %+v; want exit code 3 and %q", r, said)
+				}
+			})
+		}
 	}
 }

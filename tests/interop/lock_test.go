@@ -4,7 +4,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/vhdmount/vhdmount/tests/harness"
@@ -80,26 +79,14 @@ func TestACopyByQEMUKeepsWritersOut(t *testing.T) {
 	m := b.Mount("disk.vhd")
 	fill(t, m, 1)
 	m.Unmount()
-	file, _ := harness.Find("qemu-img")
-	// At this rate it takes longer than the test.
-	copying := b.Command(t.Context(), file, "convert", "-r", "1K", "-f", "vpc", "-O", "raw", "disk.vhd", "copy.raw")
-	check(t, copying.Start())
-	ended := sync.OnceFunc(func() { copying.Process.Kill(); copying.Wait() })
-	t.Cleanup(ended)
+	copying := startCopy(t, b, "disk.vhd", readsByte, "-f", "vpc", "-O", "raw", "disk.vhd", "copy.raw")
 	b.Mkdir("mnt")
-	b.Eventually("qemu-img has it open", func() bool {
-		r := b.Run("mount", "disk.vhd", "mnt")
-		if r.Code == 0 {
-			b.OK("unmount", "mnt") // before qemu-img opened it
-		}
-		return r.Code != 0
-	})
-	if copying.ProcessState != nil {
+	b.Fails([]string{"mount", "disk.vhd", "mnt"}, "disk.vhd", "in use", copying.name())
+	b.Mount("disk.vhd", "--read-only").Unmount()
+	if !copying.runs() {
 		t.Fatal("qemu-img has ended")
 	}
-	b.Fails([]string{"mount", "disk.vhd", "mnt"}, "disk.vhd", "in use", "qemu-img (pid "+strconv.Itoa(copying.Process.Pid)+")")
-	b.Mount("disk.vhd", "--read-only").Unmount()
-	ended()
+	copying.end()
 	b.MountAt("mnt", "disk.vhd").Unmount()
 }
 

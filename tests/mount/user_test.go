@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -83,7 +84,7 @@ func TestAUserWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// TestAnotherUserIsKeptOut, root too, unless allow_other lets them in.
+// TestAnotherUserIsKeptOut, root too.
 func TestAnotherUserIsKeptOut(t *testing.T) {
 	t.Parallel()
 	harness.Root(t)
@@ -94,6 +95,94 @@ func TestAnotherUserIsKeptOut(t *testing.T) {
 		t.Errorf("root's stat of another user's disk: %v; want permission denied", err)
 	}
 	b.OK("unmount", m.Point)
+}
+
+// TestRootsDiskIsRootsAlone: another user is refused whatever they ask, by root's
+// mount itself and not by the directory that it is in, even of a disk whose
+// modes would let all in.
+func TestRootsDiskIsRootsAlone(t *testing.T) {
+	harness.Root(t)
+	harness.Fuse(t)
+	for _, options := range []string{"rw", "ro", "umask=0", "allow_root,umask=0", "default_permissions,umask=0", "uid=" + nobody(t) + ",umask=0"} {
+		t.Run(options, func(t *testing.T) {
+			t.Parallel()
+			b := harness.New(t)
+			check(t, os.Chmod(b.Dir, 0o755))
+			b.OK("create", "64M", "disk.vhd")
+			point := b.Mkdir("disk.vhd.mnt")
+			if r := asNobody(t, b, "ls", point); r.Code != 0 {
+				t.Fatalf("nobody can't list where it is to be mounted: %+v", r)
+			}
+			m := b.Mount("disk.vhd", "-o", options)
+			b.Tool("ls", "-l", m.Point) // the kernel knows the names now, and the attributes
+			asked := [][]string{
+				{"ls", m.Point}, {"stat", m.Disk}, {"stat", m.Point + "/info.json"}, {"dd", "if=" + m.Disk, "of=/dev/null", "count=1"}, {"cat", m.Point + "/info.json"},
+				{"dd", "if=/dev/zero", "of=" + m.Disk, "conv=notrunc", "count=1"}, {"truncate", "-s", "0", m.Disk},
+				{"touch", m.Point + "/new"}, {"chmod", "666", m.Disk}, {"rm", "-f", m.Disk}, {"stat", m.Point}, {"ls", "-d", m.Point + "/."},
+			}
+			for _, args := range asked {
+				r := asNobody(t, b, args[0], args[1:]...)
+				if r.Code == 0 || r.Stdout != "" || !strings.Contains(r.Stderr, "ermission denied") {
+					t.Errorf("nobody's %v: %+v; want permission denied", args, r)
+				}
+			}
+			m.Unmount()
+			b.OK("check", "disk.vhd")
+		})
+	}
+}
+
+// asNobody runs a program as a user who is neither root nor in a group.
+func asNobody(t *testing.T, b *harness.Box, name string, args ...string) harness.Result {
+	t.Helper()
+	return b.Try("setpriv", append([]string{"--reuid", nobody(t), "--regid", nobody(t), "--clear-groups", name}, args...)...)
+}
+
+// TestWhatAllowOtherShows to another user: the directory and what the modes
+// let all read, and nothing that is the owner's alone. The kernel checks that.
+func TestWhatAllowOtherShows(t *testing.T) {
+	harness.Root(t)
+	harness.Fuse(t)
+	for _, c := range []struct {
+		options string
+		mode    string // of the disk
+		// What another user may do.
+		list, stat, read, write bool
+	}{
+		{"allow_other", "644", true, true, true, false},
+		{"allow_other,ro", "444", true, true, true, false},
+		{"allow_other,umask=0", "666", true, true, true, true},
+		{"allow_other,umask=066", "600", false, true, false, false},
+		{"allow_other,umask=077", "600", false, false, false, false},
+		{"allow_other,uid=" + nobody(t) + ",umask=077", "600", true, true, true, true},
+	} {
+		t.Run(c.options, func(t *testing.T) {
+			t.Parallel()
+			b := harness.New(t)
+			check(t, os.Chmod(b.Dir, 0o755))
+			b.OK("create", "64M", "disk.vhd")
+			m := b.Mount("disk.vhd", "-o", c.options+",default_permissions")
+			if mode := b.Tool("stat", "-c", "%a", m.Disk); mode != c.mode+"\n" {
+				t.Errorf("the disk's mode is %q, want %s", mode, c.mode)
+			}
+			for _, want := range []struct {
+				args []string
+				ok   bool
+			}{
+				{[]string{"ls", m.Point}, c.list},
+				{[]string{"stat", m.Disk}, c.stat},
+				{[]string{"dd", "if=" + m.Disk, "of=/dev/null", "count=1"}, c.read},
+				{[]string{"dd", "if=/dev/zero", "of=" + m.Disk, "conv=notrunc", "count=1"}, c.write},
+				{[]string{"touch", m.Point + "/new"}, false},
+				{[]string{"rm", "-f", m.Disk}, false},
+			} {
+				if r := asNobody(t, b, want.args[0], want.args[1:]...); (r.Code == 0) != want.ok {
+					t.Errorf("nobody's %v: %+v; want success: %t", want.args, r, want.ok)
+				}
+			}
+			m.Unmount()
+		})
+	}
 }
 
 // TestAClosedDeviceIsSaid, with what an administrator must allow. It runs

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +82,20 @@ func TestAPeerThatIsNotAllowedReachesNoHandler(t *testing.T) {
 	}
 }
 
+// TestTheOwnerAndRootAreAllowedAlone asks the rule that a server has.
+func TestTheOwnerAndRootAreAllowedAlone(t *testing.T) {
+	s, err := Listen(filepath.Join(t.TempDir(), "s.sock"), func(context.Context, Request) Response { return Response{} })
+	check(t, err)
+	defer s.Close()
+	const nobody = 65534
+	own := uint32(os.Geteuid())
+	for uid, want := range map[uint32]bool{0: true, own: true, own + 1: false, nobody: own == nobody, math.MaxUint32: false} {
+		if s.allowed(uid) != want {
+			t.Errorf("user %d allowed: %t, want %t; the server is user %d's", uid, !want, want, own)
+		}
+	}
+}
+
 // TestAnAnswerIsHeardThatCameBeforeTheQuestion: a peer that is not allowed is
 // told so, and the connection closed, without a look at its request.
 func TestAnAnswerIsHeardThatCameBeforeTheQuestion(t *testing.T) {
@@ -106,7 +122,7 @@ func TestAnAnswerIsHeardThatCameBeforeTheQuestion(t *testing.T) {
 // server's, which takes root to become.
 func TestAnotherUserIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Log("not root: the rule is tested with a stand-in user above alone")
+		t.Log("not root: the rule is asked above, and nobody else dials")
 		return
 	}
 	dir := t.TempDir()
@@ -115,29 +131,40 @@ func TestAnotherUserIsRefused(t *testing.T) {
 		check(t, os.Chmod(d, 0o755))
 	}
 	path := filepath.Join(dir, "s.sock")
-	s, err := listen(path, func(context.Context, Request) Response { return Response{State: Running} },
-		func(uid uint32) bool { return uid == 0 })
+	s, err := Listen(path, func(context.Context, Request) Response {
+		t.Error("the handler was called")
+		return Response{State: Running}
+	})
 	check(t, err)
 	defer s.Close()
 	check(t, os.Chmod(path, 0o666))
 	const nobody = 65534
 	conn := dialAs(t, nobody, path)
 	defer conn.Close()
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil || !strings.Contains(line, ErrForbidden.Error()) {
-		t.Errorf("got %q, %v", line, err)
+	// A server that lets it ask would wait for the question.
+	_, err = conn.Write([]byte(`{"op":"unmount"}` + "\n"))
+	line, readErr := bufio.NewReader(conn).ReadString('\n')
+	if readErr != nil || !strings.Contains(line, ErrForbidden.Error()) {
+		t.Errorf("got %q, %v, %v", line, err, readErr)
 	}
 }
 
-// dialAs connects from a descriptor that a thread of another user made.
+// dialAs connects from a thread that is another user's, and ends after. The
+// process stays whose it is: a server in it asks for that.
 func dialAs(t *testing.T, uid int, path string) net.Conn {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	check(t, err)
-	check(t, syscall.Setreuid(-1, uid))
-	err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
-	check(t, syscall.Setreuid(-1, 0))
-	check(t, err)
+	connected := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: it is no thread for others
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETREUID, ^uintptr(0), uintptr(uid), 0); errno != 0 {
+			connected <- errno
+			return
+		}
+		connected <- syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
+	}()
+	check(t, <-connected)
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	conn, err := net.FileConn(f)
