@@ -76,8 +76,8 @@ func mutants() []mutant {
 }
 
 // enough is how many states have to show each mutant, on each of its kinds: a
-// tenth of what is looked at by default.
-const enough = Budget * slowness / 10
+// fifth of what is looked at by default.
+const enough = Budget * slowness / 5
 
 // TestABrokenProtocolIsFound lets the explorer loose on each mutant; under the
 // race detector on the first of its kinds alone.
