@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		report(holdLock(os.Args[1], storage.Shared))
 	case "exclusive":
 		report(holdLock(os.Args[1], storage.Exclusive))
+	case "interrupted":
+		report(interrupted(m))
 	}
 }
 

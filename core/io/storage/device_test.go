@@ -13,7 +13,7 @@ import (
 	"github.com/vhdmount/vhdmount/core/io/storage/storagetest"
 )
 
-var withRoot = flag.Bool("root", false, "run the tests that need root, which sets up a loop device")
+var withRoot = flag.Bool("root", false, "run the tests that need root, which sets up a loop device; those of O_DIRECT fail where a file system has none")
 
 func TestOpenDeviceRefusesWhatIsNone(t *testing.T) {
 	opener := storage.OS.(storage.DeviceOpener)

@@ -251,8 +251,8 @@ func (f *osFile) NextData(off int64) (start, end int64, err error) {
 		return 0, 0, err
 	}
 	defer f.end()
-	if start, err = unix.Seek(f.fd, off, unix.SEEK_DATA); err == nil {
-		end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
+	if start, err = f.seek(off, unix.SEEK_DATA); err == nil {
+		end, err = f.seek(start, unix.SEEK_HOLE)
 	}
 	switch {
 	case err == unix.ENXIO: // nothing but holes, past the end, or cut meanwhile
@@ -261,6 +261,14 @@ func (f *osFile) NextData(off int64) (start, end int64, err error) {
 		return 0, 0, pathError("seek data", f.name, err)
 	}
 	return start, end, nil
+}
+
+func (f *osFile) seek(off int64, whence int) (at int64, err error) {
+	err = retry(func() error {
+		at, err = unix.Seek(f.fd, off, whence)
+		return err
+	})
+	return at, err
 }
 
 // Close implements File. It waits for the calls that run.

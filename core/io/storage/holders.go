@@ -16,7 +16,7 @@ import (
 // open file of its own is why. It sees what /proc shows to this user.
 func (f *osFile) holders(conflict byteSet) []Holder {
 	var st unix.Stat_t
-	if err := unix.Fstat(f.fd, &st); err != nil {
+	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
 		return nil
 	}
 	var lockers, writers []Holder
@@ -130,5 +130,6 @@ func (d descriptor) isFile(st *unix.Stat_t) bool {
 	}
 	var other unix.Stat_t
 	name := "/proc/" + strconv.Itoa(d.pid) + "/fd/" + strconv.Itoa(d.fd)
-	return unix.Stat(name, &other) == nil && idOf(&other) == idOf(st)
+	err := retry(func() error { return unix.Stat(name, &other) })
+	return err == nil && idOf(&other) == idOf(st)
 }

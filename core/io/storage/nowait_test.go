@@ -9,27 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNowaitOfAColdFile throws the file out of memory. A file system in memory
-// keeps it all the same; elsewhere the read would wait, and does not once the
-// bytes are there again.
-func TestNowaitOfAColdFile(t *testing.T) {
-	const size = 1 << 20
+// coldFile is a new file of zeros that is not in memory, unless its file system
+// is.
+func coldFile(t *testing.T, size int) *osFile {
+	t.Helper()
 	created, err := OS.Create(filepath.Join(t.TempDir(), "a"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = created.Close() })
 	f := created.(*osFile)
-	defer f.Close()
+	_, writeErr := f.WriteAt(make([]byte, size), 0)
+	if err := errors.Join(writeErr, f.Sync(), unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED)); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestNowaitOfAColdFile: a file system in memory has it all the same; elsewhere
+// the read would wait, and does not once the bytes are there again.
+func TestNowaitOfAColdFile(t *testing.T) {
+	const size = 1 << 20
+	f := coldFile(t, size)
 	buf := make([]byte, size)
-	if _, err := f.WriteAt(buf, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
-		t.Fatal(err)
-	}
 	n, err := f.ReadAtNowait(buf, 0)
 	t.Logf("cold: %d bytes, %v", n, err)
 	if (n != 0 || err != ErrWouldBlock) && (n != size || err != nil) {
@@ -53,24 +55,15 @@ func TestNowaitOfAColdFile(t *testing.T) {
 // rest first, where that isn't in memory, and then says so; and so it does while
 // a hole is punched. Whole pages, and those that are in memory, it takes.
 func TestNowaitWritesReadNothing(t *testing.T) {
-	created, err := OS.Create(filepath.Join(t.TempDir(), "a"), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := created.(*osFile)
-	defer f.Close()
-	p := make([]byte, 4*pageSize)
-	_, writeErr := f.WriteAt(p, 0)
-	if err := errors.Join(writeErr, f.Sync(), unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.ReadAtNowait(p[:1], 0); err != ErrWouldBlock || f.noNowait.Load() {
+	f := coldFile(t, 4*pageSize)
+	if _, err := f.ReadAtNowait(make([]byte, 1), 0); err != ErrWouldBlock || f.noNowait.Load() {
 		t.Skipf("a file system in memory, or one without RWF_NOWAIT: %v", err)
 	}
+	p := make([]byte, 4*pageSize)
 	page := int64(pageSize)
 	parts := []struct{ off, n int64 }{{512, 512}, {512, page}, {512, page - 512}, {0, 512}, {page, page + 1}}
-	for _, c := range parts {
-		if n, err := f.WriteAtNowait(p[:c.n], c.off); n != 0 || err != ErrWouldBlock {
+	for _, c := range parts { // each of a file of its own: who asks for a page has the kernel fetch it
+		if n, err := coldFile(t, len(p)).WriteAtNowait(p[:c.n], c.off); n != 0 || err != ErrWouldBlock {
 			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
 		}
 	}
