@@ -41,15 +41,17 @@ func TestTroubleBelowLosesNothingThatWasSynced(t *testing.T) {
 				if made.most > 0 {
 					n = min(n, made.most)
 				}
-				for i := range n {
-					d.suffer(t, made, i%2 == 0)
+				for round := range n {
+					kill, direct := round%2 == 0, (round+round/2+i)%2 == 1 // all four in as many rounds
+					d.past(t, direct, made.image)
+					d.suffer(t, made, kill)
 					d.verify(t)
-					if t.Failed() {
-						t.Logf("in round %d", i)
+					if d.count(ends[kill]); t.Failed() {
+						t.Logf("in round %d: %s %v", round, ends[kill], d.flags)
 						return
 					}
 				}
-				t.Logf("%d rounds, %d fsyncs, %d calls that failed", n, d.syncs()-before, d.refused())
+				t.Logf("rounds %v, %d fsyncs, %d calls that failed", d.rounds, d.syncs()-before, d.refused())
 				if d.syncs() == before || len(made.seen) > 0 && d.refused() == 0 {
 					t.Error("nothing was tested")
 				}
@@ -57,6 +59,9 @@ func TestTroubleBelowLosesNothingThatWasSynced(t *testing.T) {
 		}
 	}
 }
+
+// ends are how a round of trouble ends, by whether the server is killed.
+var ends = map[bool]string{true: "killed", false: "unmounted"}
 
 // troubledKinds are the kinds of image for the i-th trouble: with small blocks,
 // so that most writes allocate; one of two, unless many servers are killed.
@@ -72,7 +77,7 @@ func troubledKinds(i int) []kind {
 // the server is killed, or unmounts.
 func (d *disk) suffer(t *testing.T, tr trouble, kill bool) {
 	t.Helper()
-	m := d.b.Mount(tr.image, tr.flags...)
+	m := d.b.Mount(tr.image, append(d.flags, tr.flags...)...)
 	pid := m.PID()
 	r := d.start(m, tr.seen...)
 	d.work(20, 150)
@@ -89,7 +94,7 @@ func (d *disk) suffer(t *testing.T, tr trouble, kill bool) {
 		d.clear(t, m)
 	case tr.end != nil:
 		tr.end(pid)
-		d.workGoesOn()
+		d.workGoesOn(t, r)
 		r.end(t)
 		m.Unmount()
 		d.settle()

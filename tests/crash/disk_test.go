@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,11 +32,14 @@ type kind struct {
 
 var kinds = []kind{
 	{"dynamic", false, nil},
-	{"dynamic, small blocks", false, []string{"--block-size", "16K"}}, // most writes allocate
+	{"dynamic, small blocks", false, smallBlocks},
 	{"fixed", false, []string{"--type", "fixed"}},
 	{"differencing", true, nil},
-	{"differencing, small blocks", true, []string{"--block-size", "16K"}},
+	{"differencing, small blocks", true, smallBlocks},
 }
+
+// smallBlocks have most writes allocate.
+var smallBlocks = []string{"--block-size", "16K"}
 
 // disk is an image that programs write to, and whose servers are killed.
 type disk struct {
@@ -43,7 +48,30 @@ type disk struct {
 	chain    []string // that file and those of its parents
 	programs []*writer
 	random   *rand.Rand
+	flags    []string // of mount, for this round: see past
+	rounds   tally
 }
+
+// tally is how many rounds there were of each sort.
+type tally map[string]int
+
+// past has the servers of this round open their images past the page cache, if
+// that is its turn and the file system can. Another program tries: this process
+// may be the one that shows the image, and could not fork with it open.
+func (d *disk) past(t *testing.T, turn bool, image string) {
+	t.Helper()
+	if d.flags = nil; !turn {
+		return
+	}
+	if r := d.b.Try("dd", "if="+image, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"); r.Code != 0 {
+		t.Logf("without --direct-io: %s", r.Stderr)
+		return
+	}
+	d.flags = []string{"--direct-io"}
+}
+
+// count notes a round.
+func (d *disk) count(sort string) { d.rounds[strings.Join(append([]string{sort}, d.flags...), " ")]++ }
 
 // newDisk makes an image in dir, a directory of the box. A differencing one has
 // a parent with something in it.
@@ -51,7 +79,7 @@ func newDisk(t *testing.T, b *harness.Box, k kind, dir string) *disk {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	d := &disk{b: b, image: filepath.Join(dir, "disk.vhd"), random: rand.New(rand.NewPCG(seed, 0))}
+	d := &disk{b: b, image: filepath.Join(dir, "disk.vhd"), random: rand.New(rand.NewPCG(seed, 0)), rounds: tally{}}
 	for i := range int64(writers) {
 		d.programs = append(d.programs, newWriter(i*diskSectors/writers, diskSectors/writers, seed+uint64(i)))
 	}
@@ -79,9 +107,10 @@ func newDisk(t *testing.T, b *harness.Box, k kind, dir string) *disk {
 
 // run is programs at work on a mounted disk.
 type run struct {
-	stop  chan struct{}
-	group sync.WaitGroup
-	errs  []error // of each program: what it ended with
+	stop   chan struct{}
+	group  sync.WaitGroup
+	errs   []error      // of each program: what it ended with
+	failed atomic.Int64 // how many have ended with an error
 }
 
 // start has the programs write to the disk; bears are errors that they are to
@@ -92,7 +121,9 @@ func (d *disk) start(m *harness.Mount, bears ...syscall.Errno) *run {
 		w.bears = bears
 		f := m.Open(os.O_RDWR)
 		r.group.Go(func() {
-			r.errs[i] = w.run(f, r.stop)
+			if r.errs[i] = w.run(f, r.stop); r.errs[i] != nil {
+				r.failed.Add(1)
+			}
 			f.Close()
 		})
 	}
@@ -159,11 +190,18 @@ func (d *disk) refused() (n int64) {
 }
 
 // workGoesOn waits until each program has synced again, twice: the second
-// time, all that it waited for was asked for after this call.
-func (d *disk) workGoesOn() {
+// time, all that it waited for was asked for after this call. None may have met
+// an error that it doesn't bear.
+func (d *disk) workGoesOn(t *testing.T, r *run) {
+	t.Helper()
 	for _, w := range d.programs {
 		before := w.syncs.Load()
-		d.b.Eventually("fsync succeeds", func() bool { return w.syncs.Load() >= before+2 })
+		d.b.Eventually("fsync succeeds", func() bool { return w.syncs.Load() >= before+2 || r.failed.Load() > 0 })
+	}
+	if r.failed.Load() > 0 {
+		close(r.stop)
+		r.wait(t)
+		t.FailNow()
 	}
 }
 
@@ -186,11 +224,22 @@ func (d *disk) kill(t *testing.T, pid int) {
 	d.b.AwaitEnd(pid)
 }
 
+// afterKill is the list after a server was killed. What it was about to start
+// has its lock and its socket for a moment still, between fork and exec, and so
+// it is taken for one that doesn't answer.
+func (d *disk) afterKill() (list []harness.Listed) {
+	d.b.Eventually("the list tells a dead server", func() bool {
+		list = d.b.List()
+		return len(list) != 1 || list[0].State != "not answering"
+	})
+	return list
+}
+
 // clear checks that the mount of a killed server is shown as dead, and that
 // unmount takes it away.
 func (d *disk) clear(t *testing.T, m *harness.Mount) {
 	t.Helper()
-	if list := d.b.List(); len(list) != 1 || list[0].State != "dead" {
+	if list := d.afterKill(); len(list) != 1 || list[0].State != "dead" {
 		t.Errorf("after the kill the list has %+v", list)
 	}
 	d.b.OK("unmount", m.Point)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,7 +45,9 @@ var troubles = []struct {
 	{"file system turned read-only", 96 << 20, "ext4", fileSystemTurnedReadOnly},
 	{"power cut below ext4", 96 << 20, "ext4", powerCut},
 	{"power cut below xfs", 320 << 20, "xfs", powerCut},
-	{"calls that fail", 0, "", callsThatFail},
+	{"calls that fail", 0, "", callsThatFail(unix.EIO)},
+	{"calls that lack space", 0, "", callsThatFail(unix.ENOSPC)},
+	{"calls that are interrupted", 0, "", interruptedCalls},
 	{"syncs that fail", 0, "", syncsThatFail},
 	{nameOfStopped, 0, "", stoppedServer},
 }
@@ -149,23 +152,59 @@ func powerCut(t *testing.T, d *disk, fs *harness.FileSystem) trouble {
 	}
 }
 
-// callsThatFail has one call in a few fail, but for syncs.
-func callsThatFail(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
+// callsThatFail has one call in a few fail with errno, but for syncs. The users
+// of the disk get that very error. No read lacks space.
+func callsThatFail(errno syscall.Errno) func(*testing.T, *disk, *harness.FileSystem) trouble {
+	return func(_ *testing.T, d *disk, _ *harness.FileSystem) trouble {
+		n := d.b.MountFaulty(d.image)
+		faults := []*harness.Fault{&n.Writes, &n.Resizes}
+		if errno != unix.ENOSPC {
+			faults = append(faults, &n.Reads)
+		}
+		return trouble{
+			image: n.Image, flags: []string{"--parent-dir", d.b.Dir},
+			begin: func(int) {
+				for _, f := range faults {
+					f.FailSome(errno, d.random.Float64()/2)
+				}
+			},
+			end: func(int) {
+				for _, f := range faults {
+					f.Work()
+				}
+			},
+			seen: []syscall.Errno{errno},
+		}
+	}
+}
+
+// interruptedCalls has one call in a few interrupted, of any sort, until the
+// server is gone, and each close. It makes them again, but for the closes, and
+// nobody sees any of it.
+func interruptedCalls(t *testing.T, d *disk, _ *harness.FileSystem) trouble {
 	n := d.b.MountFaulty(d.image)
-	faults := []*harness.Fault{&n.Reads, &n.Writes, &n.Resizes}
+	sorts := map[string]*harness.Fault{"read": &n.Reads, "write": &n.Writes, "sync": &n.Syncs, "resize": &n.Resizes, "close": &n.Closes}
 	return trouble{
 		image: n.Image, flags: []string{"--parent-dir", d.b.Dir},
 		begin: func(int) {
-			for _, f := range faults {
-				f.FailSome(unix.EIO, d.random.Float64()/2)
+			before := n.Writes.Met()
+			for _, f := range []*harness.Fault{&n.Reads, &n.Writes, &n.Syncs} {
+				f.FailSome(unix.EINTR, 0.1+d.random.Float64()/2)
 			}
+			n.Resizes.FailOnce(unix.EINTR)
+			n.Closes.Fail(unix.EINTR)
+			d.within(2*time.Second, func() bool { return n.Writes.Met() > before+10 })
 		},
-		end: func(int) {
-			for _, f := range faults {
+		end: func(int) {}, // it is to be borne to the end
+		after: func() {
+			for sort, f := range sorts {
 				f.Work()
+				t.Logf("%d calls interrupted so far: %s", f.Met(), sort)
+			}
+			if n.Writes.Met() == 0 || n.Closes.Met() == 0 {
+				t.Error("no write was interrupted, or no close")
 			}
 		},
-		seen: []syscall.Errno{unix.EIO},
 	}
 }
 

@@ -21,6 +21,7 @@
 //	}
 //
 // The server runs under the race detector, where the machine has a C compiler
-// for it; a race fails the test that met it. When a test ends, whatever it
-// left mounted, looped or running is taken away.
+// for it (under go test -race and in CI it must have one); a race fails the test
+// that met it. When a test ends, whatever it left mounted, looped or running is
+// taken away.
 package harness

@@ -17,8 +17,8 @@ import (
 // another. What is asked of it fails as the test wishes. Nothing is cached:
 // every call of a server comes here.
 type Faulty struct {
-	Image                         string // the file's path
-	Reads, Writes, Syncs, Resizes Fault
+	Image                                 string // the file's path
+	Reads, Writes, Syncs, Resizes, Closes Fault
 
 	fs.Inode
 	file *os.File
@@ -31,6 +31,7 @@ type Fault struct {
 	errno syscall.Errno
 	odds  float64
 	once  bool // then odds is 0
+	met   int  // calls that failed
 }
 
 // Fail has every call fail with errno from now on.
@@ -54,8 +55,15 @@ func (f *Fault) FailOnce(errno syscall.Errno) {
 // Work lets all calls through again.
 func (f *Fault) Work() { f.FailSome(fs.OK, 0) }
 
-// met is the error for a call, fs.OK if it is to be let through.
-func (f *Fault) met() syscall.Errno {
+// Met is how many calls have failed so far.
+func (f *Fault) Met() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.met
+}
+
+// meet is the error for a call, fs.OK if it is to be let through.
+func (f *Fault) meet() syscall.Errno {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.odds == 0 || f.odds < 1 && rand.Float64() >= f.odds {
@@ -64,6 +72,7 @@ func (f *Fault) met() syscall.Errno {
 	if f.once {
 		f.odds = 0
 	}
+	f.met++
 	return f.errno
 }
 
@@ -94,6 +103,7 @@ var (
 	_ fs.NodeReader    = (*Faulty)(nil)
 	_ fs.NodeWriter    = (*Faulty)(nil)
 	_ fs.NodeFsyncer   = (*Faulty)(nil)
+	_ fs.NodeFlusher   = (*Faulty)(nil)
 	_ fs.NodeGetattrer = (*Faulty)(nil)
 	_ fs.NodeSetattrer = (*Faulty)(nil)
 )
@@ -105,7 +115,7 @@ func (n *Faulty) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.E
 
 // Read implements fs.NodeReader.
 func (n *Faulty) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if errno := n.Reads.met(); errno != fs.OK {
+	if errno := n.Reads.meet(); errno != fs.OK {
 		return nil, errno
 	}
 	return fuse.ReadResultFd(n.file.Fd(), off, len(dest)), fs.OK
@@ -113,7 +123,7 @@ func (n *Faulty) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64
 
 // Write implements fs.NodeWriter. A write that fails has been made in part.
 func (n *Faulty) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
-	if errno := n.Writes.met(); errno != fs.OK {
+	if errno := n.Writes.meet(); errno != fs.OK {
 		part := len(data) / 2 / 512 * 512
 		if _, err := n.file.WriteAt(data[:part], off); err != nil {
 			return 0, fs.ToErrno(err)
@@ -126,11 +136,14 @@ func (n *Faulty) Write(_ context.Context, _ fs.FileHandle, data []byte, off int6
 
 // Fsync implements fs.NodeFsyncer.
 func (n *Faulty) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
-	if errno := n.Syncs.met(); errno != fs.OK {
+	if errno := n.Syncs.meet(); errno != fs.OK {
 		return errno
 	}
 	return fs.ToErrno(n.file.Sync())
 }
+
+// Flush implements fs.NodeFlusher: a descriptor is closed, whatever this says.
+func (n *Faulty) Flush(context.Context, fs.FileHandle) syscall.Errno { return n.Closes.meet() }
 
 // Getattr implements fs.NodeGetattrer.
 func (n *Faulty) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -147,7 +160,7 @@ func (n *Faulty) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) 
 // Setattr implements fs.NodeSetattrer.
 func (n *Faulty) Setattr(ctx context.Context, h fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if size, ok := in.GetSize(); ok {
-		if errno := n.Resizes.met(); errno != fs.OK {
+		if errno := n.Resizes.meet(); errno != fs.OK {
 			return errno
 		}
 		if err := n.file.Truncate(int64(size)); err != nil {
