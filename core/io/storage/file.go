@@ -215,12 +215,19 @@ func (f *osFile) Truncate(size int64) error {
 
 // Sync implements File. fdatasync leaves out only times: a size that data
 // depends on is written.
+//
+// EINVAL is a file system that has no sync (fsync(2)), as those that are only
+// read: there is nothing that could be lost.
 func (f *osFile) Sync() error {
 	if err := f.begin("sync"); err != nil {
 		return err
 	}
 	defer f.end()
-	return pathError("sync", f.name, retry(func() error { return unix.Fdatasync(f.fd) }))
+	err := retry(func() error { return unix.Fdatasync(f.fd) })
+	if err == unix.EINVAL && !f.writable {
+		return nil
+	}
+	return pathError("sync", f.name, err)
 }
 
 // Allocate implements File.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vhdmount/vhdmount/core/io/storage"
 )
 
@@ -129,4 +131,27 @@ func TestBeginSyncDoesNoHarm(t *testing.T) {
 	}
 	defer r.Close()
 	r.(storage.EarlyWriter).BeginSync(0, 4096)
+}
+
+// TestSyncWhereNothingIsEverWritten: a file system that is only read, such as the
+// one of a CD or of a compressed image, knows no sync and calls it invalid; a
+// parent may be on one. /proc is like them in that.
+func TestSyncWhereNothingIsEverWritten(t *testing.T) {
+	const name = "/proc/version"
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fdatasync(fd); err != unix.EINVAL {
+		t.Fatalf("fdatasync of %s: %v; want the kernel to call it invalid", name, err)
+	}
+	f, err := storage.OS.Open(name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Error(err)
+	}
 }
