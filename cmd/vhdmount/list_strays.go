@@ -62,7 +62,7 @@ func deadStrays(strays []mountinfo.Mount) []listing {
 	var looks sync.WaitGroup
 	for i, m := range strays {
 		if !hasUnmounter(m.Point) {
-			looks.Go(func() { dead[i] = disconnected(m.Point) })
+			looks.Go(func() { dead[i], _ = disconnected(m.Point) })
 		}
 	}
 	looks.Wait()

@@ -107,10 +107,14 @@ func (u unmounter) unknown() (registry.Record, error) {
 		return none, err
 	}
 	mount, mounted, err := mountinfo.At(point)
+	dead := false
+	if mounted && mount.Type == mountinfo.Ours {
+		dead, _ = disconnected(point) // one that doesn't answer lives, as far as can be told
+	}
 	switch {
 	case err != nil:
 		return none, err
-	case mounted && mount.Type == mountinfo.Ours && disconnected(point):
+	case dead:
 		return registry.Record{Entry: registry.Entry{Mountpoint: point, MadeMountpoint: true}}, nil
 	case mounted && mount.Type == mountinfo.Ours:
 		return none, fmt.Errorf("%s: a disk of vhdmount (%s), but not among your mounts (%s): take it away with umount or fusermount3 -u",
@@ -125,9 +129,13 @@ func (u unmounter) unknown() (registry.Record, error) {
 // its server lives.
 const answerTimeout = 2 * time.Second
 
+// errSilent is a mount that has not said in time whether its server lives.
+var errSilent = errors.New("still mounted, and its server neither answers nor is gone: try again")
+
 // disconnected tells whether the server of the mount at point is dead. One that
-// only doesn't answer isn't.
-func disconnected(point string) bool {
+// does not answer within answerTimeout is errSilent. ECONNABORTED is one that
+// died before it was handed the question.
+func disconnected(point string) (bool, error) {
 	answer := make(chan error, 1)
 	go func() { // ends with the answer or the process
 		var st unix.Statfs_t
@@ -135,9 +143,9 @@ func disconnected(point string) bool {
 	}()
 	select {
 	case err := <-answer:
-		return errors.Is(err, unix.ENOTCONN)
+		return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED), nil
 	case <-time.After(answerTimeout):
-		return false
+		return false, fmt.Errorf("%s: %w", point, errSilent)
 	}
 }
 
@@ -320,8 +328,11 @@ func (u unmounter) unmountStale(ctx context.Context, e registry.Entry) error {
 	if err != nil {
 		return err
 	}
-	if !mounted || mount.Type != mountinfo.Ours || !disconnected(e.Mountpoint) {
+	if !mounted || mount.Type != mountinfo.Ours {
 		return nil // gone, or another's by now
+	}
+	if dead, err := disconnected(e.Mountpoint); !dead {
+		return err // nil: another's by now, which lives
 	}
 	err = fuse.Unmount(ctx, e.Mountpoint, u.lazy)
 	if errors.Is(err, frontend.ErrBusy) {

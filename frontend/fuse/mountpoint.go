@@ -49,10 +49,12 @@ func findMountpoint(name string) (mountpoint, error) {
 }
 
 // dead tells whether the server of what is mounted at path has died. A look at
-// its attributes would not: the kernel goes on believing those that it has.
+// its attributes would not: the kernel goes on believing those that it has. One
+// that died before it was handed the question is ECONNABORTED.
 func dead(path string) bool {
 	var st syscall.Statfs_t
-	return errors.Is(syscall.Statfs(path, &st), syscall.ENOTCONN)
+	err := syscall.Statfs(path, &st)
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
 }
 
 // badMountpoint is the error for a mount point that can't be looked at.

@@ -2,7 +2,10 @@ package mount
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,4 +93,33 @@ func TestADeadMountThatIsHeldIsClearedLazily(t *testing.T) {
 	b.OK("unmount", "--lazy", m.Point)
 	b.CheckGone(m.Point)
 	f.Close()
+}
+
+// TestAServerThatDiesWhileItsMountIsLookedAtIsDead: a question that it was not yet
+// handed ends with another error then than one that comes later.
+func TestAServerThatDiesWhileItsMountIsLookedAtIsDead(t *testing.T) {
+	t.Parallel()
+	harness.Fuse(t)
+	b := harness.New(t)
+	m, pid := unentered(t, b)
+	check(t, unix.Kill(pid, unix.SIGSTOP))
+	t.Cleanup(func() { unix.Kill(pid, unix.SIGKILL) })
+	cmd := b.Command(t.Context(), harness.Binary(t), "unmount", m.Point)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	check(t, cmd.Start())
+	b.Eventually("unmount waits for an answer", func() bool {
+		places, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", cmd.Process.Pid))
+		check(t, err)
+		return slices.ContainsFunc(places, func(place string) bool {
+			where, err := os.ReadFile(place)
+			return err == nil && string(where) == "request_wait_answer" // of the kernel's fs/fuse/dev.c
+		})
+	})
+	check(t, unix.Kill(pid, unix.SIGKILL))
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("unmount: %v, %s", err, stderr.String())
+	}
+	b.AwaitEnd(pid)
+	b.CheckGone(m.Point)
 }
