@@ -25,7 +25,7 @@
 // libssl-dev, a file VERSION with a number in it before autogen.sh, and for a
 // current autoconf and compiler
 //
-//	./configure ac_cv_lib__iconv_open=yes --without-libiconv
+//	./configure --prefix=/usr ac_cv_lib__iconv_open=yes --without-libiconv
 //	make CFLAGS="-g -O2 -w -Wno-error"
 //
 // whose last directory, mockatests, wants libcmocka-dev too and is not needed.
