@@ -206,23 +206,29 @@ func (m *Image) endWithFooter(nowait bool) error {
 	if !a.noFooter.Load() {
 		return nil // another did it meanwhile
 	}
-	if err := m.settleFooters(); err != nil {
-		return err
-	}
 	a.setUntidy()
-	end := m.leaf.dataEnd()
-	// What is behind the blocks is nobody's, and may look like a footer.
-	if err := m.leaf.file.Truncate(end + format.FooterSize); err != nil {
-		return m.ioError("the end of the file", err)
-	}
-	if err := m.writeFooter(end); err != nil {
-		return err
-	}
-	if err := m.syncOrFail(); err != nil {
+	if err := m.endAfterBlocks(); err != nil {
 		return err
 	}
 	a.noFooter.Store(false)
 	return nil
+}
+
+// endAfterBlocks has the file end right behind its last block, with a footer, and
+// syncs. What else was there is nobody's, and may look like a footer. Nobody
+// else changes the file's end meanwhile.
+func (m *Image) endAfterBlocks() error {
+	if err := m.settleFooters(); err != nil {
+		return err
+	}
+	end := m.leaf.dataEnd()
+	if err := m.leaf.file.Truncate(end + format.FooterSize); err != nil {
+		return m.ioError("", err)
+	}
+	if err := m.writeFooter(end); err != nil {
+		return err
+	}
+	return m.syncOrFail()
 }
 
 // settleFooters makes sure, once, before the footer at the end moves, that the

@@ -239,15 +239,5 @@ func (m *Image) finish() error {
 	if m.leaf.blocks == nil || !m.alloc.isUntidy() {
 		return nil
 	}
-	if err := m.settleFooters(); err != nil {
-		return err
-	}
-	end := m.leaf.dataEnd()
-	if err := m.leaf.file.Truncate(end + format.FooterSize); err != nil {
-		return m.ioError("", err)
-	}
-	if err := m.writeFooter(end); err != nil {
-		return err
-	}
-	return m.syncOrFail()
+	return m.endAfterBlocks()
 }
